@@ -114,6 +114,10 @@ class NerDetector(Protocol):
         ...
 
 
+class ClientGone(Exception):
+    """The client left before its request was complete; there is nobody to answer."""
+
+
 class InspectorUnavailable(Exception):
     """An inspector could not answer; the profile says whether that refuses the request (default) or not."""
 

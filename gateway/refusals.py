@@ -115,3 +115,4 @@ class Refusal(Exception):
         self.challenge = challenge
         self.detail = detail
         self.headers = headers
+        self.verdict: Any = None  # evidence.Verdict of a content refusal, for the record

@@ -1,0 +1,1 @@
+"""Is it fit to send, is it fit to return? Inspection of texts in both directions, whole and in streams."""

@@ -1,0 +1,106 @@
+"""What strings does a JSON document inside a string hold, and how are they rewritten so that it stays valid JSON?
+
+Tool arguments are such documents. A document is exploded into its strings (values, keys, long numbers), each inspected decoded,
+so that `\\u0040` hides nothing. What does not parse strictly, duplicate keys included, is no document: the caller treats it as
+plain text together with its unescaped reading.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+Path = tuple[str | int, ...]
+MAX_DEPTH = 64
+MIN_NUMBER = 7  # digits from which a number may be an identifier
+
+
+class KeyAt(str):
+    """The last step of a path that names a key itself, not its value."""
+
+    __slots__ = ()
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("duplicate key")
+    return document
+
+
+def _constant(_: str) -> NoReturn:
+    raise ValueError("not a JSON number")
+
+
+def parse(text: str) -> Any | None:
+    """Return the document, or None when it is not strict JSON of bounded depth (a bare null is None too: it holds no text)."""
+    try:
+        document = json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant)
+    except (ValueError, RecursionError):
+        return None
+    return document if _depth(document) <= MAX_DEPTH else None
+
+
+def _depth(node: Any, level: int = 0) -> int:
+    if level > MAX_DEPTH:
+        return level
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return max((_depth(child, level + 1) for child in children), default=level)
+
+
+def strings(document: Any, path: Path = ()) -> list[tuple[Path, str]]:
+    """Return every inspected string with its path; a key's path ends in `KeyAt`."""
+    if isinstance(document, str):
+        return [(path, document)]
+    if isinstance(document, bool) or document is None:
+        return []
+    if isinstance(document, (int, float)):
+        digits = str(document)
+        return [(path, digits)] if len(digits) >= MIN_NUMBER else []
+    found: list[tuple[Path, str]] = []
+    if isinstance(document, list):
+        for index, child in enumerate(document):
+            found += strings(child, (*path, index))
+    elif isinstance(document, dict):
+        for key, child in document.items():
+            found.append(((*path, KeyAt(key)), key))
+            found += strings(child, (*path, key))
+    return found
+
+
+def replace(document: Any, path: Path, text: str) -> Any:
+    """Return the document with the string at `path` replaced (in place below the root)."""
+    if not path:
+        return text
+    node = document
+    for step in path[:-1]:
+        node = node[step]
+    node[path[-1]] = text
+    return document
+
+
+def dump(document: Any) -> str:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+def unescaped(text: str) -> str:
+    """Return a lenient reading of text that looks like broken JSON: its escapes decoded where they can be."""
+    if "\\" not in text:
+        return text
+    parts: list[str] = []
+    at = 0
+    while at < len(text):
+        step = text[at]
+        if step == "\\" and at + 1 < len(text):
+            following = text[at + 1]
+            code = text[at + 2 : at + 6]
+            if following == "u" and len(code) == 4 and all(c in "0123456789abcdefABCDEF" for c in code):
+                parts.append(chr(int(code, 16)))
+                at += 6
+                continue
+            parts.append({"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}.get(following, following))
+            at += 2
+            continue
+        parts.append(step)
+        at += 1
+    return "".join(parts).encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,0 +1,80 @@
+"""Is this request fit to send? The only maker of `ScreenedRequest`: what was inspected is what is serialised.
+
+Redaction rewrites our own copy of the body; pseudonyms are minted here and handed on for the answer. Any inspector that
+cannot answer refuses the request unless the profile names the exception.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gateway.content import verdicts
+from gateway.content.inspect import Inspection, Scope
+from gateway.content.pseudonyms import Pseudonyms, escape_lookalikes
+from gateway.content.review import review
+from gateway.content.rules import Rules
+from gateway.content.stream import Findings
+from gateway.evidence import Direction, ScreenedRequest, Segment, Use, ValidRequest
+from gateway.ports import InspectorUnavailable
+from gateway.refusals import INSPECTION_UNAVAILABLE, Refusal
+
+
+def put(body: Any, path: tuple[str | int, ...], text: str) -> None:
+    """Write `text` at `path` of our own copy of the body."""
+    node = body
+    for step in path[:-1]:
+        node = node[step]
+    node[path[-1]] = text
+
+
+def _made_inert(segments: tuple[Segment, ...], body: dict[str, Any]) -> tuple[Segment, ...]:
+    made = list(segments)
+    for at, segment in enumerate(segments):
+        if "<" not in segment.text or segment.use is Use.LABEL:
+            continue
+        text = escape_lookalikes(segment.text)
+        if text != segment.text:
+            made[at] = Segment(segment.path, text, segment.role, segment.use)
+            put(body, segment.path, text)
+    return tuple(made)
+
+
+def json_path(path: tuple[str | int, ...]) -> str:
+    """Return `messages[0].content` for a path; property names come from our schema, so nothing of the caller's shows."""
+    out = ""
+    for step in path:
+        out += f"[{step}]" if isinstance(step, int) else f".{step}" if out else step
+    return out
+
+
+async def screen(valid: ValidRequest, rules: Rules, inspection: Inspection, *, nonce: str, deadline_s: float) -> ScreenedRequest:
+    """Return the request as it may be sent. Raises `Refusal` (CONTENT_FILTER, INSPECTION_UNAVAILABLE).
+
+    `nonce`: four random characters of [a-z0-9] for this request's pseudonyms. `deadline_s`: monotonic.
+    """
+    body = valid.body
+    segments = _made_inert(valid.segments, body)
+    subject = valid.permit.subject
+    scope = Scope(subject.tenant, subject.subject_id.encode())
+    pseudonyms = Pseudonyms(nonce)
+    findings = Findings()
+    try:
+        outcome = await review(inspection, segments, rules, Direction.INBOUND, scope, deadline_s, pseudonyms, findings)
+    except InspectorUnavailable as error:
+        raise Refusal(INSPECTION_UNAVAILABLE, detail=str(error)) from error
+    if outcome.blocked:
+        at = outcome.blocked_at
+        param = json_path(segments[at].path) if at is not None and segments[at].use is not Use.LABEL else None
+        refusal = verdicts.prompt_filtered(findings, outcome.blocked, param)
+        refusal.verdict = verdicts.verdict(findings, inspection.inspectors.names, cached=outcome.cached)
+        raise refusal
+    for at, text in outcome.texts.items():
+        put(body, segments[at].path, text)
+    return ScreenedRequest(
+        valid=valid,
+        payload=msgspec.json.encode(body),
+        verdict=verdicts.verdict(findings, inspection.inspectors.names, degraded=outcome.degraded, cached=outcome.cached),
+        restorer=pseudonyms,
+    )

@@ -1,0 +1,227 @@
+"""What do the inspectors find in these texts? The batch side: whole segments, cached by what could change the finding.
+
+A cache entry holds spans and scores, never text, under a keyed hash of tenant, role, use, direction, rules, detector versions
+and the text; for user text of the subject too, so that nobody learns from timing what another wrote. Degraded findings are
+never cached. Every inspector that cannot answer raises: there is no path on which a text counts as clean unseen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import msgspec
+
+from gateway.content.pseudonyms import placeholder_ranges
+from gateway.content.rules import NER_TYPES, Action, DirectionRules, Rules
+from gateway.evidence import Direction, Role, Segment, Span, Use
+from gateway.ports import InspectorUnavailable, Moderator, NerDetector, SpanDetector
+
+SEPARATOR = "\x1f"
+BORDER = 160  # code points taken from each side of a message border
+MIN_LANGUAGE_LETTERS = 40  # shorter texts have no reliable language
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What one text holds. `spans` are resolved and ordered; `unsupported` names a language no enabled detector covers."""
+
+    spans: tuple[Span, ...] = ()
+    scores: tuple[tuple[str, float], ...] = ()
+    rules: tuple[str, ...] = ()  # smuggling rules
+    unsupported: str = ""
+    degraded: bool = False
+
+
+class Inspectors(msgspec.Struct, frozen=True):
+    """The inspectors of this process. `views` gives the normalised readings of a text, `smuggling` the hidden-character rules."""
+
+    scanner: SpanDetector
+    moderator: Moderator
+    ner: NerDetector | None
+    views: Callable[[str], list[str]]
+    smuggling: Callable[[str], frozenset[str]]
+    language: Callable[[str], str]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        names = [f"{self.scanner.name}@{self.scanner.version}", f"{self.moderator.name}@{self.moderator.version}"]
+        if self.ner is not None:
+            names.append(f"{self.ner.name}@{self.ner.version}")
+        return tuple(names)
+
+
+class FindingCache:
+    """A bounded least-recently-used map from keyed hashes to findings, shared by the exchanges of one process."""
+
+    def __init__(self, secret: bytes, capacity: int = 50_000) -> None:
+        self._secret = secret[:64]
+        self._entries: OrderedDict[bytes, Finding] = OrderedDict()
+        self._capacity = capacity
+        self.hits = 0
+        self.misses = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def prefix(self, *parts: bytes) -> hashlib.blake2b:
+        """Return a keyed hash fed with length-framed parts; copy it to add the text."""
+        state = hashlib.blake2b(key=self._secret, digest_size=24)
+        for part in parts:
+            state.update(len(part).to_bytes(4, "big"))
+            state.update(part)
+        return state
+
+    def get(self, key: bytes) -> Finding | None:
+        found = self._entries.get(key)
+        if found is None:
+            self.misses += 1
+            return None
+        self._entries.move_to_end(key)
+        self.hits += 1
+        return found
+
+    def put(self, key: bytes, finding: Finding) -> None:
+        if finding.degraded:
+            return
+        self._entries[key] = finding
+        if len(self._entries) > self._capacity:
+            self._entries.popitem(last=False)
+
+
+class Scope(msgspec.Struct, frozen=True):
+    """Whose exchange this is, as far as a cached finding may be shared."""
+
+    tenant: str
+    subject: bytes
+
+
+def _union(first: list[Span], names: Sequence[Span]) -> tuple[Span, ...]:
+    """Deterministic spans win over names; names fill the gaps. A checksum is better evidence than a tagger's guess."""
+    if not names:
+        return tuple(first)
+    kept = [n for n in names if not any(n.start < s.end and s.start < n.end for s in first)]
+    return tuple(sorted([*first, *kept]))
+
+
+def _is_window(segment: Segment) -> bool:
+    return bool(segment.path) and segment.path[0] == "border"
+
+
+class Inspection:
+    """Inspects texts of one process under given rules."""
+
+    def __init__(self, inspectors: Inspectors, cache: FindingCache) -> None:
+        self.inspectors = inspectors
+        self.cache = cache
+        self._versions = "|".join(inspectors.names).encode()
+
+    async def findings(
+        self, segments: Sequence[Segment], rules: Rules, direction: Direction, scope: Scope, deadline_s: float
+    ) -> tuple[list[Finding], bool]:
+        """Return a finding for each segment and whether all came from the cache.
+
+        `deadline_s` is monotonic. Raises `InspectorUnavailable` when the rules do not let an absent inspector pass.
+        """
+        side = rules.inbound if direction is Direction.INBOUND else rules.outbound
+        base = self.cache.prefix(rules.key, direction.encode(), scope.tenant.encode(), self._versions)
+        results: list[Finding | None] = []
+        missing: list[int] = []
+        keys: list[bytes] = []
+        for at, segment in enumerate(segments):
+            state = base.copy()
+            owner = scope.subject if segment.role is Role.USER else b""
+            state.update(b"%s\0%s\0%d\0" % (segment.role.encode(), segment.use.encode(), len(owner)) + owner)
+            state.update(segment.text.encode("utf-8", "surrogatepass"))
+            key = state.digest()
+            keys.append(key)
+            found = self.cache.get(key)
+            results.append(found)
+            if found is None:
+                missing.append(at)
+        if missing:
+            fresh = await self._inspect([segments[at] for at in missing], side, deadline_s)
+            for at, finding in zip(missing, fresh, strict=True):
+                results[at] = finding
+                self.cache.put(keys[at], finding)
+        return [f for f in results if f is not None], not missing
+
+    async def _inspect(self, segments: list[Segment], side: DirectionRules, deadline_s: float) -> list[Finding]:
+        names: list[list[Span]] = [[] for _ in segments]
+        degraded = False
+        if side.ner:
+            wanted = [at for at, s in enumerate(segments) if s.use is not Use.LABEL and s.text and not _is_window(s)]
+            try:
+                if self.inspectors.ner is None:
+                    raise InspectorUnavailable("no names detector is configured")
+                found = await self.inspectors.ner.detect([segments[at].text for at in wanted], deadline_s) if wanted else []
+                for at, spans in zip(wanted, found, strict=True):
+                    names[at] = [s for s in spans if s.type in NER_TYPES]
+            except InspectorUnavailable:
+                if side.on_error is Action.BLOCK:
+                    raise
+                degraded = True
+        return [self._one(s, n, side, degraded) for s, n in zip(segments, names, strict=True)]
+
+    def _one(self, segment: Segment, names: list[Span], side: DirectionRules, degraded: bool) -> Finding:
+        text = prose = segment.text
+        if _is_window(segment):
+            prose = text.replace(SEPARATOR, " ")
+            text = text.replace(SEPARATOR, "")
+        scanned = self.inspectors.scanner.scan(text)
+        if side.blocklist is not None:
+            scanned += side.blocklist.scan(text)
+        ours = placeholder_ranges(text)
+        spans = [s for s in _union(sorted(scanned), names) if not any(s.start < e and b < s.end for b, e in ours)]
+        scores: dict[str, float] = {}
+        readings = self.inspectors.views(prose)
+        for reading in readings:
+            for head, score in self.inspectors.moderator.score(reading, segment.role).items():
+                if score > scores.get(head, 0.0):
+                    scores[head] = score
+            if side.blocklist is not None and reading != text:
+                spans += [Span(0, len(text), s.type, s.score, s.detector) for s in side.blocklist.scan(reading)]
+        hidden = self.inspectors.smuggling(text)
+        unsupported = ""
+        if segment.use is Use.CONTENT and len(text) >= MIN_LANGUAGE_LETTERS and not _is_window(segment):
+            language = self.inspectors.language(text)
+            if language != "und" and language not in side.languages:
+                unsupported = language
+        return Finding(tuple(spans), tuple(scores.items()), tuple(sorted(hidden)), unsupported, degraded)
+
+
+def borders(segments: Sequence[Segment]) -> list[tuple[int, Segment]]:
+    """Return (offset, window) for each border of neighbouring prose, in the concatenation of all prose of the request.
+
+    SECURITY: an identifier or an instruction cut in pieces by message or part borders is whole for the model, so a window
+    reaches over as many neighbours as fit. `SEPARATOR` stands at each border inside a window: patterns are matched without
+    it, words with a blank in its place. Spans of a window count from `offset`.
+    """
+    prose = [s for s in segments if s.use is Use.CONTENT and s.text]
+    if len(prose) < 2:
+        return []
+    marked = SEPARATOR.join(s.text.replace(SEPARATOR, "") for s in prose)
+    windows: list[tuple[int, Segment]] = []
+    plain = 0
+    at = 0
+    for index, (first, second) in enumerate(pairwise(prose)):
+        plain += len(first.text)
+        at += len(first.text) + 1
+        begin = max(0, at - 1 - BORDER)
+        window = marked[begin : at + BORDER]
+        role = Role.USER if Role.USER in (first.role, second.role) else second.role
+        before = marked[begin : at - 1]
+        windows.append((plain - len(before) + before.count(SEPARATOR), Segment(("border", index), window, role, Use.CONTENT)))
+    return windows
+
+
+def prose_offsets(segments: Sequence[Segment]) -> list[tuple[int, int]]:
+    """Return (offset in the concatenation, index in `segments`) of each prose segment, in order."""
+    offsets: list[tuple[int, int]] = []
+    at = 0
+    for index, segment in enumerate(segments):
+        if segment.use is Use.CONTENT and segment.text:
+            offsets.append((at, index))
+            at += len(segment.text)
+    return offsets

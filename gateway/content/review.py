@@ -1,0 +1,220 @@
+"""Given the texts of one direction and its rules: what must be rewritten, what must be blocked?
+
+Used for whole requests and whole answers; streams have their own guard with the same actions. Texts are expanded first: a JSON
+document in a string becomes its strings. Findings across a border of neighbouring texts are applied to each text they touch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from gateway.content import documents
+from gateway.content.inspect import Finding, Inspection, Scope, borders, prose_offsets
+from gateway.content.pseudonyms import Pseudonyms
+from gateway.content.rules import Action, DirectionRules, Rules
+from gateway.content.stream import Findings
+from gateway.evidence import Direction, Role, Segment, Span, Use
+
+UNREADABLE_ARGUMENTS = "{}"
+
+
+class Unit(msgspec.Struct):
+    """One inspected string: a segment, or one string of the document a segment holds. `shadow`: a reading, never sent."""
+
+    owner: int
+    segment: Segment
+    document_path: documents.Path | None = None
+    shadow: bool = False
+
+
+class Review(msgspec.Struct):
+    """The outcome: new texts by segment index, and what asks for a block with the index it was first seen at."""
+
+    texts: dict[int, str]
+    blocked: list[str]
+    blocked_at: int | None
+    cached: bool
+    degraded: bool
+
+
+def expand(segments: Sequence[Segment]) -> tuple[list[Unit], dict[int, Any]]:
+    """Return the units to inspect and the parsed documents by segment index."""
+    units: list[Unit] = []
+    parsed: dict[int, Any] = {}
+    for index, segment in enumerate(segments):
+        if segment.use is not Use.ARGUMENTS:
+            units.append(Unit(index, segment))
+            continue
+        document = documents.parse(segment.text)
+        if document is None:
+            units.append(Unit(index, Segment(segment.path, segment.text, segment.role, Use.CONTENT)))
+            reading = documents.unescaped(segment.text)
+            if reading != segment.text:
+                units.append(Unit(index, Segment(segment.path, reading, segment.role, Use.LABEL), shadow=True))
+            continue
+        parsed[index] = document
+        for path, text in documents.strings(document):
+            units.append(Unit(index, Segment(segment.path, text, segment.role, Use.CONTENT), document_path=path))
+    return units, parsed
+
+
+async def review(
+    inspection: Inspection,
+    segments: Sequence[Segment],
+    rules: Rules,
+    direction: Direction,
+    scope: Scope,
+    deadline_s: float,
+    pseudonyms: Pseudonyms | None,
+    findings: Findings,
+) -> Review:
+    """Inspect every segment and return what to do. Raises `InspectorUnavailable`; notes everything in `findings`."""
+    side = rules.inbound if direction is Direction.INBOUND else rules.outbound
+    units, parsed = expand(segments)
+    plain = [u.segment for u in units]
+    windows = borders(plain)
+    found, cached = await inspection.findings([*plain, *(w for _, w in windows)], rules, direction, scope, deadline_s)
+    result = Review({}, [], None, cached, any(f.degraded for f in found))
+    _judge(result, units, found, side, findings)
+    _judge_windows(result, windows, found[len(units) :], side, findings)
+    spans = [list(f.spans) for f in found[: len(units)]]
+    _add_crossing(spans, plain, windows, found[len(units) :])
+    if not result.blocked:
+        _rewrite(result, units, parsed, spans, side, pseudonyms, findings)
+    return result
+
+
+def _judge(result: Review, units: list[Unit], found: list[Finding], side: DirectionRules, findings: Findings) -> None:
+    for unit, finding in zip(units, found, strict=False):
+        names = _blocking(finding, side, unit.segment.role, findings)
+        for span in finding.spans:
+            action = side.action_for(span)
+            if action is Action.BLOCK or (action >= Action.PSEUDONYMISE and unit.segment.use is Use.LABEL and not unit.shadow):
+                findings.note(Action.BLOCK, span.type)
+                names.append(span.type)
+        if names and result.blocked_at is None:
+            result.blocked_at = unit.owner
+        result.blocked += names
+
+
+def _judge_windows(
+    result: Review, windows: list[tuple[int, Segment]], found: list[Finding], side: DirectionRules, findings: Findings
+) -> None:
+    for (_, window), finding in zip(windows, found, strict=True):
+        names = _blocking(finding, side, window.role, findings)
+        names += [s.type for s in finding.spans if side.action_for(s) is Action.BLOCK]
+        for name in names:
+            findings.note(Action.BLOCK, name)
+        result.blocked += names
+
+
+def _blocking(finding: Finding, side: DirectionRules, role: Role, findings: Findings) -> list[str]:
+    scores = dict(finding.scores)
+    findings.raise_scores(scores)
+    for head in side.recorded_heads(scores):
+        findings.note(Action.RECORD, head)
+    names = side.blocked_heads(scores, role)
+    if finding.rules and side.smuggling is not Action.ALLOW:
+        for rule in finding.rules:
+            findings.note(side.smuggling, rule)
+        if side.smuggling >= Action.PSEUDONYMISE:
+            names += finding.rules
+    if finding.unsupported and side.unsupported_language is not Action.ALLOW:
+        findings.note(side.unsupported_language, "unsupported_language")
+        if side.unsupported_language is Action.BLOCK:
+            names.append("unsupported_language")
+    for name in names:
+        findings.note(Action.BLOCK, name)
+    return names
+
+
+def _add_crossing(
+    spans: list[list[Span]], plain: Sequence[Segment], windows: list[tuple[int, Segment]], found: list[Finding]
+) -> None:
+    """Add to each text the part of every span that runs over a border into it."""
+    if not any(f.spans for f in found):
+        return
+    offsets = prose_offsets(plain)
+    seen: set[tuple[int, int]] = set()
+    for (offset, _), finding in zip(windows, found, strict=True):
+        for span in finding.spans:
+            begin, end = span.start + offset, span.end + offset
+            if (begin, end) in seen:
+                continue
+            seen.add((begin, end))
+            touched = [(at, i) for at, i in offsets if at < end and begin < at + len(plain[i].text)]
+            if len(touched) < 2:
+                continue
+            for at, i in touched:
+                part = Span(max(0, begin - at), min(len(plain[i].text), end - at), span.type, span.score, span.detector)
+                if not any(s.start < part.end and part.start < s.end for s in spans[i]):
+                    spans[i].append(part)
+
+
+def _rewrite(
+    result: Review,
+    units: list[Unit],
+    parsed: dict[int, Any],
+    spans: list[list[Span]],
+    side: DirectionRules,
+    pseudonyms: Pseudonyms | None,
+    findings: Findings,
+) -> None:
+    for unit, found in zip(units, spans, strict=True):
+        segment = unit.segment
+        restorable = segment.role is Role.USER and unit.document_path is None
+
+        def stand_in(span: Span, value: str, restorable: bool = restorable) -> str | None:
+            action = side.action_for(span)
+            if action is Action.ALLOW:
+                return None
+            findings.note(action, span.type)
+            findings.entities[span.type] += 1
+            if action is Action.PSEUDONYMISE and pseudonyms is not None:
+                return pseudonyms.token(span.type, value, restorable=restorable)
+            return f"<{span.type}>" if action >= Action.PSEUDONYMISE else None
+
+        if not found:
+            continue
+        text = substitute(segment.text, sorted(found), stand_in)
+        if text == segment.text:
+            continue
+        if unit.shadow:
+            result.texts[unit.owner] = UNREADABLE_ARGUMENTS
+        elif unit.document_path is not None:
+            parsed[unit.owner] = _replace_in(parsed[unit.owner], unit.document_path, text)
+            result.texts[unit.owner] = documents.dump(parsed[unit.owner])
+        elif unit.owner not in result.texts or result.texts[unit.owner] != UNREADABLE_ARGUMENTS:
+            result.texts[unit.owner] = text
+
+
+def _replace_in(document: Any, path: documents.Path, text: str) -> Any:
+    if path and isinstance(path[-1], documents.KeyAt):
+        node = document
+        for step in path[:-1]:
+            node = node[step]
+        old = str(path[-1])
+        if old in node:
+            items = [(text if key == old else key, value) for key, value in node.items()]
+            node.clear()
+            node.update(items)
+        return document
+    return documents.replace(document, path, text)
+
+
+def substitute(text: str, spans: Sequence[Span], stand_in: Callable[[Span, str], str | None]) -> str:
+    """Return `text` with each ordered span replaced by what `stand_in(span, value)` gives; None leaves it, overlaps are skipped."""
+    parts: list[str] = []
+    at = 0
+    for span in spans:
+        if span.start < at:
+            continue
+        replacement = stand_in(span, text[span.start : span.end])
+        if replacement is None:
+            continue
+        parts += (text[at : span.start], replacement)
+        at = span.end
+    return "".join(parts) + text[at:]

@@ -1,0 +1,78 @@
+"""What a content profile asks for, in the form inspection runs on: plain data, compiled once a policy generation.
+
+Made by the composition root from `policies/content.toml`; nothing here reads files. `Action` is ordered: the strictest of
+several findings decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+
+import msgspec
+
+from gateway.evidence import Role, Span
+from gateway.ports import SpanDetector
+
+HEADS = ("hate", "sexual", "violence", "self_harm", "harassment", "illicit", "harmful", "attack")
+
+BLOCKLIST = "BLOCKLIST"  # the entity type of listed phrases; blocked unless the profile says otherwise
+NER_TYPES = frozenset({"PERSON", "LOCATION", "ORGANIZATION", "NRP"})
+
+
+class Action(IntEnum):
+    """What a finding does, least to strictest."""
+
+    ALLOW = 0
+    RECORD = 1
+    PSEUDONYMISE = 2
+    REDACT = 3
+    BLOCK = 4
+
+
+class DirectionRules(msgspec.Struct, frozen=True, kw_only=True):
+    """The rules of one profile in one direction."""
+
+    entities: Mapping[str, Action]
+    entity_default: Action
+    secrets: Action
+    block_at: Mapping[str, float]  # head -> calibrated score; a head that is absent never blocks
+    record_at: Mapping[str, float]
+    document_attack_block_at: float | None = None  # threshold of the attack head for tool and document texts
+    smuggling: Action = Action.BLOCK
+    blocklist: SpanDetector | None = None
+    ner: bool = False
+    languages: frozenset[str] = frozenset({"en"})
+    unsupported_language: Action = Action.BLOCK
+    on_error: Action = Action.BLOCK
+    deadline_s: float = 2.0
+
+    def action_for(self, span: Span) -> Action:
+        """Return what to do with one entity. SECRET has its own rule and is never restorable."""
+        if span.type == "SECRET":
+            return Action.REDACT if self.secrets is Action.PSEUDONYMISE else self.secrets
+        if span.type == BLOCKLIST:
+            return self.entities.get(BLOCKLIST, Action.BLOCK)
+        return self.entities.get(span.type, self.entity_default)
+
+    def blocked_heads(self, scores: Mapping[str, float], role: Role) -> list[str]:
+        """Return the heads at or over their block threshold, in the order of `HEADS`."""
+        hit = []
+        for head, at in self.block_at.items():
+            if head == "attack" and self.document_attack_block_at is not None and role in (Role.TOOL, Role.DOCUMENT):
+                at = self.document_attack_block_at
+            if scores.get(head, 0.0) >= at:
+                hit.append(head)
+        return hit
+
+    def recorded_heads(self, scores: Mapping[str, float]) -> list[str]:
+        return [head for head, at in self.record_at.items() if scores.get(head, 0.0) >= at]
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """One content profile of one policy generation. `key` names both and goes into cache keys."""
+
+    name: str
+    key: bytes
+    inbound: DirectionRules
+    outbound: DirectionRules

@@ -1,0 +1,308 @@
+"""May this part of a streamed answer leave yet, and as what? One guard a channel; text in, releasable text out.
+
+Theory of operation
+-------------------
+A channel is one growing text: the content of one choice, its refusal, its reasoning, the arguments of one tool call. The guard
+keeps the received text as `left context | tail`. The tail is what has not been released. After each delta it computes a commit
+point c, the largest position such that
+
+1. no detector could still begin, extend or change a match before c (`viable_from` of each),
+2. c does not fall inside a match, nor inside a placeholder or an unfinished placeholder,
+3. every word before c has been scored by the moderation session, and c is a word boundary,
+4. where names are looked for (NER), a model has seen the text before c with context on its right.
+
+Then it rewrites the matches before c, releases the result, and keeps enough context for the next scan. Because each
+condition depends on the concatenated text alone and never on how it was cut into deltas, the concatenated output equals that
+of one delta holding the whole text, for every deterministic detector and for the moderation model: INVARIANT, property-tested.
+
+What follows: no text leaves before a verdict that covers it and the held text after it; a match is never completed in what was
+released; on any error the tail is dropped, never flushed; memory is bounded by the tail limit plus the left context. For NER
+only this is claimed: what was released was analysed with context on both sides, or ended.
+
+A blocking finding raises `Blocked`; the guard is dead afterwards and releases nothing more.
+Sans-I/O: no clocks, no tasks. Whoever drives it awaits the NER pool between `ner_request` and `ner_result`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+
+from gateway.content.pseudonyms import LINK_CONTEXT, Pseudonyms, partial_placeholder, placeholder_ranges
+from gateway.content.rules import Action, DirectionRules
+from gateway.evidence import Role, Span, StreamMode
+from gateway.ports import ModerationSession, SpanDetector
+
+MAX_TAIL_WINDOW = 32_768  # code points: a PEM block is the longest thing a window legitimately holds (8 KiB), with room
+MAX_TAIL_STRICT = 4_194_304
+MAX_STEP = 8_192  # a longer delta is taken in steps, so that one large event is not mistaken for text that cannot be released
+NER_LEFT = 200  # code points of context on the left: the receptive field of the tagger is a few tokens
+NER_RIGHT = 48  # and on the right
+NER_STRIDE = 240  # analyse at the latest after so many new code points
+TRIM_AT = 256  # released code points beyond the needed context before they are cut away
+_SENTENCE_ENDS = (". ", "! ", "? ", "\n")
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """`length` code points of what was received, and what leaves in their place."""
+
+    length: int
+    text: str
+
+
+class Blocked(Exception):
+    """A finding asks for the exchange to end. `flagged`: heads, types and rules; never text."""
+
+    def __init__(self, flagged: Sequence[str]) -> None:
+        super().__init__(", ".join(flagged))
+        self.flagged = tuple(flagged)
+
+
+class Findings:
+    """What one exchange's answer held so far: numbers and names, shared by the guards of its channels."""
+
+    def __init__(self) -> None:
+        self.entities: Counter[str] = Counter()
+        self.scores: dict[str, float] = {}
+        self.flagged: set[str] = set()
+        self.action = Action.ALLOW
+
+    def note(self, action: Action, name: str) -> None:
+        self.flagged.add(name)
+        self.action = max(self.action, action)
+
+    def raise_scores(self, scores: dict[str, float]) -> None:
+        for head, score in scores.items():
+            if score > self.scores.get(head, 0.0):
+                self.scores[head] = score
+
+
+def judge_scores(scores: dict[str, float], rules: DirectionRules, role: Role, findings: Findings) -> None:
+    """Note recorded heads; raise `Blocked` for blocking ones."""
+    findings.raise_scores(scores)
+    for head in rules.recorded_heads(scores):
+        findings.note(Action.RECORD, head)
+    blocked = rules.blocked_heads(scores, role)
+    if blocked:
+        for head in blocked:
+            findings.note(Action.BLOCK, head)
+        raise Blocked(blocked)
+
+
+class StreamGuard:
+    """The guard of one channel. Not reusable after `finish` or `Blocked`."""
+
+    def __init__(
+        self,
+        rules: DirectionRules,
+        detectors: Sequence[SpanDetector],
+        session: ModerationSession | None,
+        pseudonyms: Pseudonyms | None,
+        findings: Findings,
+        *,
+        mode: StreamMode,
+        role: Role = Role.ASSISTANT,
+    ) -> None:
+        self._rules = rules
+        self._detectors = tuple(detectors) + ((rules.blocklist,) if rules.blocklist is not None else ())
+        self._session = session
+        self._pseudonyms = pseudonyms if pseudonyms is not None and not pseudonyms.empty else None
+        self._findings = findings
+        self._strict = mode is StreamMode.STRICT
+        self._role = role
+        contexts = [d.left_context for d in self._detectors]
+        self._keep = max([*contexts, LINK_CONTEXT if self._pseudonyms else 0, NER_LEFT if rules.ner else 0])
+        self._text = ""
+        self._start = 0  # INVARIANT: text[:start] has left or is context; text[start:] has not left
+        self._scored = 0  # INVARIANT: start <= scored; text[:scored] was fed to the session
+        self._named = 0  # text[:named] has been through NER
+        self._names: list[Span] = []
+        self._dead = False
+
+    @property
+    def held(self) -> int:
+        """Code points received and not released."""
+        return len(self._text) - self._start
+
+    def feed(self, delta: str) -> list[Piece]:
+        """Take the next delta; return what may leave now. Raises `Blocked`."""
+        if len(delta) <= MAX_STEP:
+            return self._feed(delta)
+        pieces: list[Piece] = []
+        for at in range(0, len(delta), MAX_STEP):
+            pieces += self._feed(delta[at : at + MAX_STEP])
+        return pieces
+
+    def _feed(self, delta: str) -> list[Piece]:
+        if self._dead:
+            return []
+        self._text += delta
+        if self.held > (MAX_TAIL_STRICT if self._strict else MAX_TAIL_WINDOW):
+            self._die(["held_text_limit"])
+        if self._strict:
+            return []
+        boundary = self._boundary()
+        if boundary <= self._start:
+            return []
+        self._score(boundary)
+        return self._commit(min([boundary, *(d.viable_from(self._text, self._start) for d in self._detectors)]))
+
+    def finish(self) -> list[Piece]:
+        """No more text will come: judge and release the rest. Raises `Blocked`."""
+        if self._dead:
+            return []
+        self._score(len(self._text))
+        pieces = self._commit(len(self._text), final=True)
+        self._dead = True
+        return pieces
+
+    def take(self) -> str:
+        """Hand over everything that is held, unreleased, to be judged as a whole elsewhere. The guard is done with it."""
+        text = self._text[self._start :]
+        self.drop()
+        return text
+
+    def drop(self) -> None:
+        """Forget the tail: nothing of it will leave."""
+        self._dead = True
+        self._text = ""
+        self._start = 0
+
+    def ner_request(self, *, final: bool = False) -> tuple[str, int] | None:
+        """Return (text to analyse, its offset here) when it is time to, else None. Answer with `ner_result`."""
+        if not self._rules.ner or self._dead:
+            return None
+        fresh = len(self._text) - self._named
+        if fresh <= 0 or (self._strict and not final):
+            return None
+        if not final and fresh < NER_STRIDE and self._ner_cut(len(self._text)) <= self._named:
+            return None
+        begin = max(0, self._named - NER_LEFT)
+        return self._text[begin:], begin
+
+    def ner_result(self, spans: Sequence[Span], offset: int, *, final: bool = False) -> list[Piece]:
+        """Take the names found in the requested text; return what may leave now. Raises `Blocked`."""
+        end = len(self._text)
+        cut = end if final else max(self._ner_cut(end), min(end - NER_RIGHT, self._text.rfind(" ") + 1), self._named)
+        moved = [Span(s.start + offset, s.end + offset, s.type, s.score, s.detector) for s in spans]
+        for span in moved:
+            if span.start < cut < span.end:
+                cut = max(self._named, span.start)
+        self._names += [s for s in moved if s.start >= self._named and s.end <= cut]
+        self._named = cut
+        return [] if final else self.feed("")
+
+    def _ner_cut(self, end: int) -> int:
+        ends = [self._text.rfind(mark, self._named, end) + len(mark) for mark in _SENTENCE_ENDS if mark in self._text[self._named : end]]
+        return max(ends, default=0)
+
+    def _boundary(self) -> int:
+        text = self._text
+        at = len(text)
+        while at > self._start and not text[at - 1].isspace():
+            at -= 1
+        return at
+
+    def _score(self, upto: int) -> None:
+        if upto <= self._scored:
+            return
+        if self._session is not None:
+            scores = self._session.feed(self._text[self._scored : upto])
+            try:
+                judge_scores(scores, self._rules, self._role, self._findings)
+            except Blocked:
+                self.drop()
+                raise
+        self._scored = upto
+
+    def _die(self, flagged: list[str]) -> None:
+        for name in flagged:
+            self._findings.note(Action.BLOCK, name)
+        self.drop()
+        raise Blocked(flagged)
+
+    def _commit(self, upto: int, *, final: bool = False) -> list[Piece]:
+        if self._rules.ner and not final:
+            upto = min(upto, self._named)
+        if upto <= self._start:
+            return []
+        kept = placeholder_ranges(self._text)
+        if not final:
+            upto = min(upto, partial_placeholder(self._text))
+        spans = self._spans(kept)
+        upto = self._outside(upto, spans, kept)
+        if upto <= self._start:
+            return []
+        pieces = self._rewrite(upto, spans, kept)
+        self._start = upto
+        self._trim()
+        return pieces
+
+    def _spans(self, kept: list[tuple[int, int]]) -> list[Span]:
+        found: list[Span] = []
+        for detector in self._detectors:
+            found += detector.scan(self._text, self._start)
+        if self._names:
+            taken = [(s.start, s.end) for s in found]
+            found += [n for n in self._names if n.start >= self._start and not _overlaps(n, taken)]
+        found = [s for s in found if self._rules.action_for(s) is not Action.ALLOW and not _overlaps(s, kept)]
+        found.sort()
+        return found
+
+    def _outside(self, upto: int, spans: list[Span], kept: list[tuple[int, int]]) -> int:
+        ranges = [(s.start, s.end) for s in spans] + kept
+        moved = True
+        while moved:
+            moved = False
+            for begin, end in ranges:
+                if begin < upto < end:
+                    upto = begin
+                    moved = True
+        return upto
+
+    def _rewrite(self, upto: int, spans: list[Span], kept: list[tuple[int, int]]) -> list[Piece]:
+        edits: list[tuple[int, int, str]] = []
+        for span in spans:
+            if span.start >= upto:
+                break
+            action = self._rules.action_for(span)
+            if action is Action.BLOCK:
+                self._die([span.type])
+            self._findings.entities[span.type] += 1
+            self._findings.note(action, span.type)
+            if action is not Action.RECORD:
+                edits.append((span.start, span.end, f"<{span.type}>"))
+        if self._pseudonyms is not None:
+            for begin, end in kept:
+                if self._start <= begin < upto:
+                    value = self._pseudonyms.value(self._text[begin:end], self._text[:begin], self._text[end:])
+                    edits.append((begin, end, value))
+            edits.sort()
+        pieces: list[Piece] = []
+        at = self._start
+        for begin, end, text in edits:
+            if begin < at:
+                continue
+            if begin > at:
+                pieces.append(Piece(begin - at, self._text[at:begin]))
+            pieces.append(Piece(end - begin, text))
+            at = end
+        if at < upto:
+            pieces.append(Piece(upto - at, self._text[at:upto]))
+        return pieces
+
+    def _trim(self) -> None:
+        cut = self._start - self._keep
+        if cut < TRIM_AT:
+            return
+        self._text = self._text[cut:]
+        self._start -= cut
+        self._scored -= cut
+        self._named = max(0, self._named - cut)
+        self._names = [Span(s.start - cut, s.end - cut, s.type, s.score, s.detector) for s in self._names if s.start >= cut]
+
+
+def _overlaps(span: Span, ranges: Sequence[tuple[int, int]]) -> bool:
+    return any(span.start < end and begin < span.end for begin, end in ranges)

@@ -1,0 +1,70 @@
+"""The data plane as an ASGI application: makes an `Inbound` and a `Sink` of one HTTP exchange and serves it. Nothing else.
+
+The coroutine that serves is the one that sends, so a lease lives exactly as long as the body. When the client leaves, the
+served coroutine is cancelled and cleans up behind itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from gateway.http.intake import Inbound, Receive
+from gateway.http.reply import Headers, render, stream_error
+from gateway.pipeline import House, serve
+from gateway.refusals import Refusal
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class AsgiSink:
+    """Pushes an answer through ASGI `send`; waits where the client reads slowly."""
+
+    __slots__ = ("_done", "_send", "begun")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._done = False
+        self.begun = False
+
+    async def begin(self, status: int, headers: Headers) -> None:
+        self.begun = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, data: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self, data: bytes = b"") -> None:
+        self._done = True
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+    async def refuse(self, refusal: Refusal, headers: Headers) -> None:
+        """Say no: as an answer, or as the last event of a stream that has begun."""
+        if self._done:
+            return
+        if self.begun:
+            await self.end(stream_error(refusal))
+            return
+        status, out, body = render(refusal, headers)
+        await self.begin(status, out)
+        await self.end(body)
+
+
+class DataPlane:
+    """ASGI application over one `House`."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError("the data plane speaks HTTP only")
+        inbound = Inbound(scope, receive)
+        try:
+            await serve(inbound, AsgiSink(send), self._house)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not inbound.left or task is None:
+                raise
+            task.uncancel()  # the cancellation was ours: the client left

@@ -1,0 +1,82 @@
+"""What did the client send? Headers as an immutable snapshot taken before the body, and a body bounded while it is read.
+
+The credential is looked at before a single body byte is. Trailers never reach us (the protocol drops them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from gateway.ports import ClientGone
+from gateway.refusals import MALFORMED, TOO_LARGE, UNSUPPORTED_MEDIA, Refusal
+
+Headers = tuple[tuple[bytes, bytes], ...]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+_JSON = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
+
+
+class Inbound:
+    """One request as received: method, path, header snapshot, peer, and its body on demand."""
+
+    __slots__ = ("_receive", "headers", "left", "method", "path", "peer")
+
+    def __init__(self, scope: MutableMapping[str, Any], receive: Receive) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers: Headers = tuple(scope["headers"])
+        client = scope.get("client")
+        self.peer: str = client[0] if client else ""
+        self._receive = receive
+        self.left = False
+
+    def header(self, name: bytes) -> bytes | None:
+        """Return the value of a header that may stand once. Raises `Refusal(MALFORMED)` if it stands twice."""
+        found: bytes | None = None
+        for key, value in self.headers:
+            if key == name:
+                if found is not None:
+                    raise Refusal(MALFORMED, detail="a singleton header stands twice")
+                found = value
+        return found
+
+    async def body(self, max_bytes: int) -> bytes:
+        """Return the body. Raises `Refusal` 413 or 415, and `ClientGone`."""
+        if self.header(b"content-encoding") is not None:
+            raise Refusal(UNSUPPORTED_MEDIA, detail="content-encoding")
+        kind = self.header(b"content-type")
+        if kind is None or kind.lower() not in _JSON:
+            raise Refusal(UNSUPPORTED_MEDIA, detail="content-type")
+        declared = self.header(b"content-length")
+        if declared is not None and (not declared.isdigit() or int(declared[:20]) > max_bytes):
+            raise Refusal(TOO_LARGE)
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body: bytes = message.get("body", b"")
+        if message.get("more_body", False):
+            body = await self._rest(body, max_bytes)
+        if len(body) > max_bytes:
+            raise Refusal(TOO_LARGE)
+        return body
+
+    async def _rest(self, first: bytes, max_bytes: int) -> bytes:
+        parts = [first]
+        size = len(first)
+        while size <= max_bytes:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part: bytes = message.get("body", b"")
+            parts.append(part)
+            size += len(part)
+            if not message.get("more_body", False):
+                break
+        return b"".join(parts)
+
+    async def gone(self) -> None:
+        """Return when the client has left."""
+        while (await self._receive())["type"] != "http.disconnect":
+            continue
+        self.left = True

@@ -1,0 +1,415 @@
+"""How is a request served? One coroutine, `serve`; each line's result is evidence the next line needs as its argument.
+
+The order is the security property of this product and stands in one place. A step that is skipped or swapped does not
+type-check: `forward` takes a `ScreenedRequest` and an `Opened`, which only `screen` and `record_opened` make. Answers are pushed
+into a `Sink`, so the coroutine that owns the lease is the one that sends; nothing is yielded back up. Whatever happens, the
+`finally` settles the lease and closes the record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from gateway.accounting.prices import TokenPrice, cost_microusd, settle_usage
+from gateway.audit.record import Pseudonymiser, encode
+from gateway.content.inbound import screen
+from gateway.content.inspect import Inspection
+from gateway.content.rules import Rules
+from gateway.evidence import Asked, Dialect, Lease, Operation, Permit, ScreenedRequest, Subject, Usage, ValidRequest
+from gateway.exchange import Exchange, Fingerprints
+from gateway.identity.authenticate import Authenticator
+from gateway.limits.reservation import Charge
+from gateway.policy.holder import PolicyHolder
+from gateway.ports import ClientGone, CounterStore, LogUnavailable, RecordLog
+from gateway.pouring import Outcome, Sink, answer_locally, pour
+from gateway.refusals import (
+    AUDIT_UNAVAILABLE,
+    INTERNAL,
+    INVALID_API_KEY,
+    INVALID_REQUEST,
+    INVALID_TOKEN,
+    OVERLOADED,
+    Refusal,
+)
+from gateway.schema import strict_json
+from gateway.schema.validate import Catalogue, validate
+from gateway.telemetry.logs import place
+from gateway.telemetry.metrics import Metrics
+from gateway.upstream.answer import Answer
+from gateway.upstream.forward import Forwarder
+
+logger = logging.getLogger("gateway")
+LOCAL = frozenset({Operation.MODELS_LIST, Operation.MODELS_GET, Operation.MODERATIONS})  # answered by the gateway itself
+BODILESS = frozenset({Operation.MODELS_LIST, Operation.MODELS_GET})
+
+
+class Match(Protocol):
+    """What the path table says."""
+
+    @property
+    def operation(self) -> Operation: ...
+    @property
+    def dialect(self) -> Dialect: ...
+    @property
+    def model(self) -> str | None: ...
+
+
+class Inbound(Protocol):
+    """One request as the edge received it."""
+
+    method: str
+    path: str
+    headers: tuple[tuple[bytes, bytes], ...]
+    peer: str
+
+    def header(self, name: bytes) -> bytes | None: ...
+    async def body(self, max_bytes: int) -> bytes: ...
+    async def gone(self) -> None: ...
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """The intent record is durable at this index: something may leave."""
+
+    index: int
+
+
+class Unauthenticated(Protocol):
+    """Counts what is only summarised."""
+
+    def count(self, reason: str) -> None: ...
+
+
+class House(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything `serve` works with, made once by the composition root."""
+
+    authenticator: Authenticator
+    match: Callable[[str, str], Match]
+    policies: PolicyHolder
+    catalogue: Catalogue
+    counters: CounterStore
+    inspection: Inspection
+    rules: Callable[[Any, str], Rules]
+    log: RecordLog
+    prints: Pseudonymiser
+    forwarder: Forwarder
+    metrics: Metrics
+    prices: Mapping[str, TokenPrice]
+    unauthenticated: Unauthenticated
+    wall_s: Callable[[], float]
+    mono_s: Callable[[], float]
+    new_id: Callable[[], str]
+    nonce: Callable[[], str]
+    categories: Callable[[dict[str, float]], tuple[dict[str, bool], dict[str, float]]]
+    max_body_bytes: int
+    max_exchanges: int
+    active: Any  # Gate: counts exchanges in progress
+
+
+class Gate:
+    """The bulkhead: how many exchanges are in progress, and whether new ones are taken."""
+
+    __slots__ = ("active", "draining")
+
+    def __init__(self) -> None:
+        self.active = 0
+        self.draining = False
+
+
+async def serve(inbound: Inbound, sink: Sink, house: House) -> None:
+    """Serve one request from its head to its last byte. Never raises but `CancelledError`."""
+    exchange = begin(inbound, house)
+    lease: Lease | None = None
+    try:
+        admit(house)
+        subject = await authenticate(inbound, house, exchange)
+        asked = await read(inbound, subject, house, exchange)
+        permit = decide(subject, asked, house, exchange)
+        valid = shape(permit, house, exchange)
+        lease = await reserve(permit, valid, house, exchange)
+        prompt = await inspect(valid, lease, house, exchange)
+        opened = await record_opened(prompt, house, exchange)
+        await deliver(prompt, opened, inbound, sink, house, exchange)
+    except Refusal as refusal:
+        await refuse(refusal, sink, house, exchange)
+    except asyncio.CancelledError:
+        exchange.outcome = exchange.outcome or "client_gone"
+        raise
+    except ClientGone:
+        exchange.outcome = "client_gone"
+    except LogUnavailable as error:
+        await refuse(Refusal(AUDIT_UNAVAILABLE, detail=str(error)), sink, house, exchange)
+    except Exception as error:  # noqa: BLE001 - the one place where an unknown error becomes a 500 and a record
+        logger.error("unknown error", extra={"request_id": exchange.request_id, "error": place(error)})
+        await refuse(Refusal(INTERNAL, detail=place(error)), sink, house, exchange)
+    finally:
+        house.active.active -= 1
+        await settle(lease, house, exchange)
+        close(house, exchange)
+
+
+def begin(inbound: Inbound, house: House) -> Exchange:
+    """Open the ledger. A client's `traceparent` becomes a link, never our parent."""
+    house.active.active += 1
+    request_id = house.new_id()
+    exchange = Exchange(request_id, request_id.replace("-", ""), inbound.peer, house.wall_s(), house.mono_s())
+    for name, value in inbound.headers:
+        if name == b"traceparent" and len(value) == 55 and value.replace(b"-", b"").isalnum():
+            exchange.client_trace = value[3:35].decode("ascii", "replace")
+    return exchange
+
+
+def admit(house: House) -> None:
+    """Refuse at once what could not be served in time: the bulkhead is full or the process is draining."""
+    if house.active.active > house.max_exchanges or house.active.draining:
+        raise Refusal(OVERLOADED, retry_after_s=1.0, detail="bulkhead")
+    if not house.log.healthy:
+        raise Refusal(AUDIT_UNAVAILABLE, detail="log failed")
+
+
+async def authenticate(inbound: Inbound, house: House, exchange: Exchange) -> Subject:
+    """Who: from the header snapshot alone, before a body byte is read."""
+    now_s = house.wall_s()
+    now_mono_s = house.mono_s()
+    credential = house.authenticator.credential(inbound.headers)
+    subject = house.authenticator.cached(credential, now_s, now_mono_s)
+    if subject is None:
+        subject = await house.authenticator.authenticate(credential, now_s, now_mono_s)
+    exchange.subject = subject
+    exchange.prints = Fingerprints(
+        house.prints.subject(subject.tenant, subject.subject_id),
+        house.prints.token(subject.tenant, subject.token_id) if subject.token_id else "",
+    )
+    return subject
+
+
+async def read(inbound: Inbound, subject: Subject, house: House, exchange: Exchange) -> Asked:
+    """What: the path on the exact table, then the body, bounded and strictly parsed once."""
+    del subject  # SECURITY: evidence that the body is read only for someone known
+    match = house.match(inbound.method, inbound.path)
+    exchange.operation = match.operation.value
+    exchange.dialect = match.dialect.value
+    body: dict[str, Any] = {}
+    size = 0
+    if match.operation not in BODILESS:
+        raw = await inbound.body(house.max_body_bytes)
+        size = len(raw)
+        body = strict_json.parse(raw, house.max_body_bytes)
+    named = body.get("model")
+    model = match.model if match.model is not None else named if isinstance(named, str) else ""
+    if not model and match.operation not in (Operation.MODELS_LIST, Operation.MODERATIONS):
+        raise Refusal(INVALID_REQUEST, param="model", message="`model` must name a model")
+    stream = body.get("stream") is True
+    exchange.stream = stream
+    exchange.model_label = "" if model in house.policies.current.routes or not model else "[unknown]"
+    exchange.model_label = exchange.model_label or model
+    return Asked(
+        operation=match.operation, dialect=match.dialect, model=model, body=body, body_bytes=size, stream=stream, peer=inbound.peer
+    )
+
+
+def decide(subject: Subject, asked: Asked, house: House, exchange: Exchange) -> Permit:
+    """May they: under one policy generation, which the exchange keeps to its end."""
+    permit = house.policies.current.permit(subject, asked, house.wall_s())
+    exchange.permit = permit
+    exchange.timings["decided"] = house.mono_s() - exchange.started_mono_s
+    return permit
+
+
+def shape(permit: Permit, house: House, exchange: Exchange) -> ValidRequest:
+    """In what shape: closed schema, limits injected, every text named."""
+    valid = validate(permit, house.catalogue)
+    exchange.schema = permit.asked.operation.value
+    exchange.uninspected = valid.uninspected
+    exchange.input_tokens_estimate = valid.input_tokens
+    exchange.output_ceiling = valid.output_tokens
+    return valid
+
+
+async def reserve(permit: Permit, valid: ValidRequest, house: House, exchange: Exchange) -> Lease:
+    """How much: requests, tokens, concurrency and quota in one atomic step."""
+    tier = permit.generation.tier(permit.obligations.tier)
+    charge = Charge(
+        tenant=permit.subject.tenant,
+        subject=f"{permit.subject.issuer}\n{permit.subject.subject_id}",
+        tier=tier.name,
+        requests_per_minute=tier.requests_per_minute,
+        burst=tier.burst,
+        tokens_per_minute=tier.tokens_per_minute,
+        concurrent=tier.concurrent,
+        daily_tokens=tier.daily_tokens,
+        tokens=valid.input_tokens + valid.output_tokens,
+        lease_id=exchange.request_id,
+    )
+    lease = await house.counters.reserve(charge, house.mono_s())
+    exchange.lease = lease
+    if lease.degraded:
+        house.metrics.count(house.metrics.degraded, 1, "limits")
+    return lease
+
+
+async def inspect(valid: ValidRequest, lease: Lease, house: House, exchange: Exchange) -> ScreenedRequest:
+    """Fit to send: inspected as it will be serialised."""
+    del lease  # evidence that the cost of inspection is within the caller's limits
+    rules = house.rules(valid.permit.generation, valid.permit.obligations.profile)
+    deadline_s = house.mono_s() + rules.inbound.deadline_s
+    if valid.permit.asked.operation in LOCAL:
+        prompt = ScreenedRequest(valid=valid, payload=b"", verdict=None, restorer=None)
+    else:
+        prompt = await screen(valid, rules, house.inspection, nonce=house.nonce(), deadline_s=deadline_s)
+        exchange.inbound = prompt.verdict
+        exchange.request_hmac = house.prints.content(valid.permit.subject.tenant, prompt.payload)
+    exchange.timings["inspected"] = house.mono_s() - exchange.started_mono_s
+    return prompt
+
+
+async def record_opened(prompt: ScreenedRequest, house: House, exchange: Exchange) -> Opened:
+    """The intent is durable before anything leaves. CRASH before this: nothing left. CRASH after: recovery closes it."""
+    del prompt
+    ticket = house.log.append(encode(exchange.opened_fields()))
+    exchange.opened = exchange.index = ticket.index
+    await ticket.wait()
+    exchange.timings["opened"] = house.mono_s() - exchange.started_mono_s
+    return Opened(exchange.opened)
+
+
+async def deliver(
+    prompt: ScreenedRequest, opened: Opened, inbound: Inbound, sink: Sink, house: House, exchange: Exchange
+) -> None:
+    """Forward and pour, watching for the client to leave: then the backend's connection is closed at once."""
+    if prompt.valid.permit.asked.operation in LOCAL:
+        outcome = await answer_locally(prompt, house, exchange, sink, base_headers(exchange))
+        note(outcome, prompt, house, exchange)
+        return
+    serving = asyncio.current_task()
+    watch = asyncio.ensure_future(inbound.gone())
+    if serving is not None:
+        watch.add_done_callback(lambda done: None if done.cancelled() else serving.cancel())
+    answer: Answer | None = None
+    outcome = Outcome()
+    try:
+        answer = await forward(prompt, opened, house, exchange)
+        await pour(answer, prompt, house, exchange, sink, base_headers(exchange), outcome)
+    finally:
+        watch.cancel()
+        if answer is not None:
+            await answer.aclose()
+        note(outcome, prompt, house, exchange)
+
+
+async def forward(prompt: ScreenedRequest, opened: Opened, house: House, exchange: Exchange) -> Answer:
+    """To whom: the first permitted backend that answers."""
+    del opened  # evidence that the intent is durable
+    answer = await house.forwarder.forward(prompt, request_id=exchange.request_id)
+    exchange.backend = answer.backend
+    exchange.attempts = answer.attempts
+    exchange.timings["first_byte"] = house.mono_s() - exchange.started_mono_s
+    return answer
+
+
+def note(outcome: Outcome, prompt: ScreenedRequest, house: House, exchange: Exchange) -> None:
+    """Enter what the answer was: usage, cost, verdict, outcome."""
+    valid = prompt.valid
+    exchange.outbound = outcome.verdict
+    exchange.outcome = exchange.outcome or outcome.name
+    if not outcome.answered:  # answered by us, or no backend answered: nothing was consumed
+        exchange.usage = Usage(input_tokens=0, output_tokens=0, counted=True)
+        return
+    exchange.usage = settle_usage(outcome.reported, valid.input_tokens, outcome.counted_output)
+    exchange.cost_microusd = cost_microusd(house.prices, valid.permit.route, exchange.usage)
+    if outcome.digest is not None:
+        exchange.answer_hmac = house.prints.content(valid.permit.subject.tenant, outcome.digest.digest())
+
+
+def base_headers(exchange: Exchange) -> list[tuple[bytes, bytes]]:
+    """Return the headers every answer of this exchange bears as soon as they are known."""
+    headers = [(b"x-request-id", exchange.request_id.encode())]
+    lease = exchange.lease
+    if lease is not None:
+        headers += [
+            (b"x-ratelimit-limit-requests", b"%d" % lease.limit_requests),
+            (b"x-ratelimit-remaining-requests", b"%d" % max(0, lease.remaining_requests)),
+            (b"x-ratelimit-reset-requests", b"%.3f" % lease.reset_requests_s),
+            (b"x-ratelimit-limit-tokens", b"%d" % lease.limit_tokens),
+            (b"x-ratelimit-remaining-tokens", b"%d" % max(0, lease.remaining_tokens)),
+            (b"x-ratelimit-reset-tokens", b"%.3f" % lease.reset_tokens_s),
+        ]
+    if exchange.index is not None:
+        headers.append((b"x-audit-index", b"%d" % exchange.index))
+    return headers
+
+
+async def refuse(refusal: Refusal, sink: Sink, house: House, exchange: Exchange) -> None:
+    """Say no, once, on the record. After the first byte of a stream the no becomes its last event."""
+    exchange.refusal = refusal
+    exchange.status = refusal.kind.status
+    exchange.inbound = exchange.inbound or refusal.verdict
+    exchange.outcome = "refused" if exchange.opened is None else refusal.kind.code
+    house.metrics.count(house.metrics.refusals, 1, refusal.kind.code)
+    if exchange.subject is None:
+        if refusal.kind in (INVALID_TOKEN, INVALID_API_KEY):
+            house.metrics.count(house.metrics.unauthenticated)
+            house.unauthenticated.count(refusal.kind.code)
+    elif exchange.opened is None:
+        try:
+            ticket = house.log.append(encode(exchange.refused_fields()))
+            exchange.index = ticket.index
+            await ticket.wait()
+        except LogUnavailable:
+            refusal = Refusal(AUDIT_UNAVAILABLE, detail="refusal could not be recorded")
+            exchange.index = None
+    await sink.refuse(refusal, base_headers(exchange))
+
+
+async def settle(lease: Lease | None, house: House, exchange: Exchange) -> None:
+    """Give the lease back: actual tokens where the exchange was opened, nothing where it never was."""
+    if lease is None:
+        return
+    usage = exchange.usage
+    spent = usage.input_tokens + usage.output_tokens if usage is not None and exchange.opened is not None else 0
+    await house.counters.settle(lease, spent, house.mono_s())
+
+
+def close(house: House, exchange: Exchange) -> None:
+    """Write the closing record of an opened exchange and count it. CRASH here: the next start writes `unknown`."""
+    now_mono_s = house.mono_s()
+    elapsed_s = now_mono_s - exchange.started_mono_s
+    exchange.timings["total"] = elapsed_s
+    if exchange.opened is not None:
+        try:
+            house.log.append(encode(exchange.closed_fields(house.wall_s())))
+        except LogUnavailable as error:
+            logger.error("closing record not taken", extra={"request_id": exchange.request_id, "reason": str(error)})
+    measure(house.metrics, exchange, elapsed_s)
+
+
+def measure(metrics: Metrics, exchange: Exchange, elapsed_s: float) -> None:
+    """Count a finished exchange."""
+    route = exchange.permit.route if exchange.permit is not None else ""
+    metrics.count(metrics.exchanges, 1, exchange.operation, route, exchange.outcome)
+    if exchange.permit is None:
+        return
+    metrics.observe(metrics.duration, elapsed_s, exchange.operation, route)
+    if "opened" in exchange.timings:
+        metrics.observe(metrics.overhead, exchange.timings["opened"], exchange.operation)
+    if "first_byte" in exchange.timings:
+        metrics.observe(metrics.first_byte, exchange.timings["first_byte"] - exchange.timings["opened"], exchange.backend)
+    if exchange.usage is not None:
+        metrics.count(metrics.tokens, exchange.usage.input_tokens, route, "input")
+        metrics.count(metrics.tokens, exchange.usage.output_tokens, route, "output")
+        if exchange.cost_microusd:
+            metrics.count(metrics.cost, exchange.cost_microusd, exchange.permit.subject.tenant)
+    for direction, verdict in (("inbound", exchange.inbound), ("outbound", exchange.outbound)):
+        if verdict is None:
+            continue
+        for type_, number in verdict.entities.items():
+            metrics.count(metrics.entities, number, type_, direction)
+        if verdict.action == "block":
+            for reason in verdict.flagged:
+                metrics.count(metrics.blocks, 1, reason, direction)
+        if verdict.degraded:
+            metrics.count(metrics.degraded, 1, "inspection")

@@ -1,0 +1,233 @@
+"""Does a policy set do what its writers say it does? `tests/*.toml`, `tests/bad/`, and the invariants kept outside the set.
+
+A case is: who, does what, on which model, under which circumstances, and the decision expected. The models that a set's own
+tests speak of are declared in those tests, so that they say the same on every installation; invariants meet the real models too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from gateway.evidence import Obligations, Operation, Subject, SubjectKind
+from gateway.policy.decide import SEE, SERVICE_ACTIONS, USE, Decision, PolicySet
+from gateway.policy.facts import DATA_CLASSES, LOOPBACK, Context, RouteFacts, context_at
+from gateway.policy.faults import Fault
+from gateway.policy.toml_table import Table, read_table
+
+PERMIT, DENY, UNSEEN = "permit", "deny", "unseen"
+EXPECTATIONS = (PERMIT, DENY, UNSEEN)
+
+ACTIONS = frozenset({SEE, *USE, *SERVICE_ACTIONS})
+_GROUPS: Mapping[str, tuple[str, ...]] = {"use": USE}
+_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_OBLIGED = ("profile", "tier", "output_tokens_cap", "output_tokens_default", "grants", "regions", "stream_mode")
+_MAX_CELLS = 20_000  # questions one case may expand to
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """One test. `roles` None: the roles follow from the subject's claims. `because` None: any policies may decide."""
+
+    name: str
+    subject: Subject
+    roles: frozenset[str] | None
+    actions: tuple[str, ...]
+    models: tuple[str, ...] | None  # None: every model
+    when: Mapping[str, Any]
+    expect: tuple[str, ...]
+    because: frozenset[str] | None
+    obliged: Mapping[str, Any]
+    file: str
+    line: int
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """The answer to one question: permit, deny or unseen, and the decision that says so."""
+
+    word: str
+    decision: Decision
+
+
+def example_subject(**facts: Any) -> Subject:
+    """Return an invented subject for tests and explanations; it never met a credential."""
+    known: dict[str, Any] = {
+        "tenant": "example",
+        "issuer": "https://issuer.example",
+        "subject_id": "example",
+        "kind": SubjectKind.USER,
+        "app_roles": frozenset(),
+        "groups": frozenset(),
+        "scopes": frozenset(),
+        "application": "",
+        "token_digest": b"",
+        "token_id": "",
+        "issued_at_s": 0,
+        "expires_at_s": 0,
+    }
+    return Subject(**{**known, **facts})
+
+
+def ask(policies: PolicySet, subject: Subject, roles: frozenset[str], action: str, model: str, context: Context) -> Cell:
+    """Answer as a request would be answered: a model that may not be seen is unseen, whatever else is permitted."""
+    if not model or action == SEE:
+        decision = policies.judge(subject, roles, [(action, model, context)])[0]
+        return Cell(PERMIT if decision.allowed else UNSEEN if action == SEE else DENY, decision)
+    seen, decision = policies.judge(subject, roles, [(SEE, model, context), (action, model, context)])
+    if not seen.allowed:
+        return Cell(UNSEEN, seen)
+    return Cell(PERMIT if decision.allowed else DENY, decision)
+
+
+def _model(name: str, table: Table) -> RouteFacts:
+    table.known("operations", "data_class", "region", "owner")
+    operations = table.strings("operations")
+    for operation in operations:
+        if operation not in {o.value for o in Operation}:
+            table.fault(f"`{operation}` is no operation: use {', '.join(Operation)}", "operations")
+    return RouteFacts(
+        name=name,
+        operations=frozenset(operations),
+        data_class=table.choice("data_class", DATA_CLASSES, default="internal"),
+        region=table.string("region", default=""),
+        owner=table.string("owner", default=""),
+    )
+
+
+def _names(table: Table, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
+    if isinstance(table.data.get(key), str):
+        return (table.string(key),)
+    return table.strings(key, default=default or ...)
+
+
+def _subject(table: Table) -> Subject:
+    table.known("kind", "tenant", "issuer", "id", "application", "app_roles", "groups", "scopes", "guest", "auth_context", "roles")
+    return example_subject(
+        kind=SubjectKind(table.choice("kind", tuple(SubjectKind), default="user")),
+        tenant=table.string("tenant", default="example"),
+        issuer=table.string("issuer", default="https://issuer.example"),
+        subject_id=table.string("id", default="example"),
+        application=table.string("application", default=""),
+        app_roles=frozenset(table.strings("app_roles")),
+        groups=frozenset(table.strings("groups")),
+        scopes=frozenset(table.strings("scopes")),
+        guest=table.boolean("guest", default=False),
+        auth_context=frozenset(table.strings("auth_context")),
+    )
+
+
+def _when(table: Table) -> dict[str, Any]:
+    table.known("zone", "hour", "minute", "weekday", "token_age_minutes", "stream", "data_class", "region")
+    when: dict[str, Any] = {"zone": table.string("zone", default=LOOPBACK)}
+    when["minute_of_day"] = table.integer("hour", 0, 23, default=12) * 60 + table.integer("minute", 0, 59, default=0)
+    when["weekday"] = table.choice("weekday", _WEEKDAYS, default="wednesday")
+    when["token_age_minutes"] = table.integer("token_age_minutes", 0, 10**6, default=1)
+    when["stream"] = table.boolean("stream", default=False)
+    if "data_class" in table.data:
+        when["data_class"] = table.choice("data_class", DATA_CLASSES)
+    if "region" in table.data:
+        when["region"] = table.string("region")
+    return when
+
+
+def _case(table: Table, policies: PolicySet) -> Case:
+    table.known("name", "who", "does", "on", "when", "expect", "because", "obliged")
+    who = table.table("who")
+    roles = frozenset(who.strings("roles")) if "roles" in who.data else None
+    for role in sorted((roles or frozenset()) - policies.roles.rules.keys()):
+        who.fault(f"there is no role `{role}`", "roles")
+    actions = tuple(action for name in _names(table, "does", ()) for action in _GROUPS.get(name, (name,)))
+    for action in actions:
+        if action not in ACTIONS:
+            table.fault(f"there is no action `{action}`: use `use` or {', '.join(sorted(ACTIONS))}", "does")
+    on = _names(table, "on", ("*",))
+    expect = _names(table, "expect", ())
+    for word in expect:
+        if word not in EXPECTATIONS:
+            table.fault(f"`{word}` cannot be expected: use {', '.join(EXPECTATIONS)}", "expect")
+    because = frozenset(table.strings("because")) if "because" in table.data else None
+    for name in sorted((because or frozenset()) - policies.policies.keys()):
+        table.fault(f"there is no policy `{name}`", "because")
+    obliged = table.table("obliged")
+    obliged.known(*_OBLIGED)
+    probe: list[Fault] = []
+    marker = Table(table.file, table._text, {}, probe, table.path)
+    marker.fault("")
+    return Case(
+        name=table.string("name"),
+        subject=_subject(who),
+        roles=roles,
+        actions=actions,
+        models=None if on == ("*",) else on,
+        when=_when(table.table("when")),
+        expect=expect,
+        because=because,
+        obliged=obliged.data,
+        file=table.file,
+        line=probe[0].line,
+    )
+
+
+def read_models(files: Mapping[str, bytes], faults: list[Fault]) -> dict[str, RouteFacts]:
+    """Read the models that the tests of a set declare."""
+    models: dict[str, RouteFacts] = {}
+    for file in sorted(files):
+        if file.startswith("tests/") and file.count("/") == 1 and file.endswith(".toml"):
+            root = read_table(file, files[file], faults)
+            for name, table in root.table("models").tables():
+                if name in models:
+                    table.fault(f"the model `{name}` is declared twice")
+                models[name] = _model(name, table)
+    return models
+
+
+def read_cases(file: str, content: bytes, policies: PolicySet, faults: list[Fault]) -> list[Case]:
+    """Read one file of cases."""
+    root = read_table(file, content, faults)
+    root.known("models", "test")
+    return [_case(table, policies) for table in root.array("test")]
+
+
+def _differs(decision: Obligations | None, obliged: Mapping[str, Any]) -> list[str]:
+    bad = []
+    for key, wanted in obliged.items():
+        found = getattr(decision, key, None)
+        if isinstance(found, frozenset):
+            found, wanted = sorted(found), sorted(wanted) if isinstance(wanted, list) else wanted
+        if found != wanted:
+            bad.append(f"`{key}` is {found}, not {wanted}")
+    return bad
+
+
+def _complaint(case: Case, action: str, model: str, cell: Cell) -> str:
+    where = f"{action} on `{model}`" if model else action
+    if cell.word not in case.expect:
+        why = cell.decision.detail or f"permitted by {', '.join(cell.decision.policy_ids)}"
+        return f"`{case.name}`: {where}: expected {' or '.join(case.expect)}, got {cell.word} ({why})"
+    if case.because is not None and frozenset(cell.decision.policy_ids) != case.because:
+        found = ", ".join(cell.decision.policy_ids) or "no policy"
+        return f"`{case.name}`: {where}: decided by {found}, not {', '.join(sorted(case.because)) or 'no policy'}"
+    bad = _differs(cell.decision.obligations, case.obliged)
+    return f"`{case.name}`: {where}: {'; '.join(bad)}" if bad else ""
+
+
+def run_case(policies: PolicySet, case: Case) -> list[Fault]:
+    """Return what a case finds wrong, at most one fault."""
+    models = tuple(policies.routes) if case.models is None else case.models
+    roles = policies.roles.of(case.subject) if case.roles is None else case.roles
+    cells = [(a, m) for a in case.actions for m in (("",) if a in SERVICE_ACTIONS else models)]
+    if len(cells) > _MAX_CELLS:
+        return [Fault(case.file, case.line, f"`{case.name}` asks over {_MAX_CELLS} questions")]
+    for action, model in cells:
+        plain = context_at(case.subject, policies.routes.get(model), LOOPBACK, False, 0)
+        context = msgspec.structs.replace(plain, **case.when)
+        complaint = _complaint(case, action, model, ask(policies, case.subject, roles, action, model, context))
+        if complaint:
+            return [Fault(case.file, case.line, complaint)]
+    return []
+
+
+def run_cases(policies: PolicySet, cases: Iterable[Case]) -> list[Fault]:
+    """Run every case and return every fault."""
+    return [fault for case in cases for fault in run_case(policies, case)]

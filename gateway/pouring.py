@@ -1,0 +1,410 @@
+"""How does an answer reach the client: inspected whole, or event by event behind the guards of its channels?
+
+Only closed shapes leave: an upstream answer is parsed, its texts are judged and rewritten, and it is serialised anew. In a
+stream each received event keeps its place: it leaves when every text in it has been committed by its channel's guard, so ids,
+indices and sizes stay as the backend made them. On any failure what the guards still hold is dropped, never flushed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from gateway.content import verdicts
+from gateway.content.inbound import put
+from gateway.content.inspect import Scope
+from gateway.content.review import review
+from gateway.content.rules import Rules
+from gateway.content.stream import Blocked, Findings, Piece, StreamGuard
+from gateway.evidence import Direction, Operation, Role, ScreenedRequest, Segment, StreamMode, Use, Verdict
+from gateway.exchange import Exchange
+from gateway.http.sse import SseError, SseParser
+from gateway.ports import InspectorUnavailable, UpstreamError
+from gateway.refusals import BACKEND_TIMEOUT, BACKEND_UNAVAILABLE, CONTENT_FILTER, DEPLOYMENT_NOT_FOUND, INSPECTION_UNAVAILABLE, Refusal
+from gateway.schema import answers
+from gateway.upstream.answer import Answer
+
+if TYPE_CHECKING:
+    from gateway.pipeline import House
+
+Headers = list[tuple[bytes, bytes]]
+MAX_ANSWER_BYTES = 16 * 1_048_576
+MAX_EVENTS_HELD = 100_000
+CHARS_PER_TOKEN = 6  # no tokenizer in use yields longer tokens on average: a stream over ceiling x 6 has broken its limit
+SPLIT_AT = 64  # code points: a larger event whose head is committed is not kept waiting for its last word
+
+
+class Sink(Protocol):
+    """Where an answer is pushed."""
+
+    @property
+    def begun(self) -> bool: ...
+    async def begin(self, status: int, headers: Headers) -> None: ...
+    async def write(self, data: bytes) -> None: ...
+    async def end(self, data: bytes = b"") -> None: ...
+    async def refuse(self, refusal: Refusal, headers: Headers) -> None: ...
+
+
+class Outcome:
+    """What is known of an answer so far; filled as it is poured, read in the caller's `finally`."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.reported: tuple[int, int] | None = None
+        self.counted_output = 0
+        self.verdict: Verdict | None = None
+        self.digest: Any = None
+        self.answered = False
+
+
+async def pour(
+    answer: Answer, prompt: ScreenedRequest, house: House, exchange: Exchange, sink: Sink, headers: Headers, outcome: Outcome
+) -> None:
+    """Send the answer. Raises `Refusal` for what cannot be released."""
+    outcome.answered = True
+    outcome.digest = hashlib.sha256()
+    permit = prompt.valid.permit
+    rules = house.rules(permit.generation, permit.obligations.profile)
+    try:
+        if prompt.valid.stream:
+            await _Stream(answer, prompt, rules, house, sink, outcome).run(headers)
+        else:
+            await _whole(answer, prompt, rules, house, sink, headers, outcome)
+    except UpstreamError as error:
+        kind = BACKEND_TIMEOUT if error.phase == "timeout" else BACKEND_UNAVAILABLE
+        raise Refusal(kind, detail=f"answer: {error.phase}") from error
+    except (answers.MalformedAnswer, SseError) as error:
+        raise Refusal(BACKEND_UNAVAILABLE, detail=f"answer: {type(error).__name__}") from error
+    except InspectorUnavailable as error:
+        raise Refusal(INSPECTION_UNAVAILABLE, detail=f"answer: {error}") from error
+
+
+async def _whole(
+    answer: Answer, prompt: ScreenedRequest, rules: Rules, house: House, sink: Sink, headers: Headers, outcome: Outcome
+) -> None:
+    valid = prompt.valid
+    permit = valid.permit
+    operation = permit.asked.operation
+    raw = await answer.read(MAX_ANSWER_BYTES)
+    body = answers.parse_answer(operation, raw, model=permit.asked.model, catalogue=house.catalogue, route=permit.route)
+    outcome.reported = answers.usage(body)
+    segments = answers.answer_segments(operation, body, catalogue=house.catalogue, route=permit.route)
+    outcome.counted_output = sum(len(s.text) for s in segments) // 4 + 1
+    findings = Findings()
+    scope = Scope(permit.subject.tenant, permit.subject.subject_id.encode())
+    deadline_s = house.mono_s() + rules.outbound.deadline_s
+    result = await review(house.inspection, segments, rules, Direction.OUTBOUND, scope, deadline_s, None, findings)
+    outcome.verdict = verdicts.verdict(
+        findings, house.inspection.inspectors.names, degraded=result.degraded, cached=result.cached
+    )
+    if result.blocked:
+        outcome.name = "blocked"
+        if not answers.withhold(operation, body, verdicts.filter_result(findings.scores, result.blocked)):
+            raise Refusal(CONTENT_FILTER, message="the answer was filtered by content policy", detail="answer: " + ",".join(result.blocked))
+    else:
+        outcome.name = "finished"
+        _rewrite(body, segments, result.texts, prompt)
+    data = msgspec.json.encode(body)
+    outcome.digest.update(data)
+    await sink.begin(
+        200, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(data)), (b"cache-control", b"no-store"), *headers]
+    )
+    await sink.end(data)
+
+
+def _rewrite(body: dict[str, Any], segments: Sequence[Segment], texts: Mapping[int, str], prompt: ScreenedRequest) -> None:
+    restorer = prompt.restorer
+    for at, segment in enumerate(segments):
+        text = texts.get(at, segment.text)
+        if restorer is not None and segment.use is Use.CONTENT:
+            text = restorer.restore(text)
+        if text is not segment.text and segment.use is not Use.LABEL:
+            put(body, segment.path, text)
+
+
+class _Held:
+    """A received event that waits for its texts: per slot the code points still uncommitted and what stands in their place."""
+
+    __slots__ = ("chunk", "left", "out", "took")
+
+    def __init__(self, chunk: answers.Chunk, lengths: list[int]) -> None:
+        self.chunk = chunk
+        self.left = lengths
+        self.out: list[list[str]] = [[] for _ in lengths]
+        self.took = 0
+
+
+class _Channel:
+    """One guarded text of the stream with the events that wait on it, in order."""
+
+    __slots__ = ("guard", "queue")
+
+    def __init__(self, guard: StreamGuard) -> None:
+        self.guard = guard
+        self.queue: deque[tuple[_Held, int]] = deque()
+
+
+class _Stream:
+    """Pours one event stream."""
+
+    def __init__(
+        self, answer: Answer, prompt: ScreenedRequest, rules: Rules, house: House, sink: Sink, outcome: Outcome
+    ) -> None:
+        self._answer = answer
+        self._prompt = prompt
+        self._rules = rules
+        self._house = house
+        self._sink = sink
+        self._outcome = outcome
+        self._operation = prompt.valid.permit.asked.operation
+        self._model = prompt.valid.permit.asked.model
+        self._mode = prompt.valid.permit.obligations.stream_mode
+        self._findings = Findings()
+        self._channels: dict[tuple[int, str], _Channel] = {}
+        self._parser = SseParser()
+        self._chars = 0
+        self._held = 0
+        self._finished: set[int] = set()
+        self._template: answers.Chunk | None = None
+        self._ended = False
+
+    async def run(self, headers: Headers) -> None:
+        await self._sink.begin(
+            200, [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store"), *headers]
+        )
+        try:
+            while not self._ended:
+                data = await self._answer.next_chunk()
+                if not data:
+                    break
+                out: list[bytes] = []
+                try:
+                    for event in self._parser.feed(data):
+                        await self._take(event.data, out)
+                        if self._ended:
+                            break
+                except Blocked as blocked:
+                    await self._blocked(blocked, out)
+                if out:
+                    await self._send(out)
+            if not self._ended:
+                raise UpstreamError("body", "the stream ended without [DONE]")
+            await self._sink.end()
+        finally:
+            for channel in self._channels.values():
+                channel.guard.drop()
+            self._outcome.counted_output = self._chars // 4 + 1
+            self._outcome.verdict = verdicts.verdict(self._findings, self._house.inspection.inspectors.names)
+
+    async def _send(self, out: list[bytes]) -> None:
+        data = b"".join(out)
+        self._outcome.digest.update(data)
+        await self._sink.write(data)
+
+    async def _take(self, data: bytes, out: list[bytes]) -> None:
+        if data == b"[DONE]":
+            await self._done("finished", out)
+            return
+        chunk = answers.parse_chunk(self._operation, data, model=self._model)
+        if chunk.usage is not None:
+            self._outcome.reported = chunk.usage
+        if chunk.empty:  # the usage chunk, or an annotation that says nothing to this client
+            return
+        self._template = chunk
+        texts = chunk.texts
+        if texts:
+            self._hold(chunk, texts)
+            for choice, name, text in texts:
+                self._chars += len(text)
+                await self._feed(self._channel(choice, name), text, out)
+        elif not chunk.finished:
+            out.append(_event(chunk.render(None)))
+        for choice in chunk.finished:
+            await self._finish(choice, out)
+            if not texts:
+                out.append(_event(chunk.render(None)))
+        if self._chars > self._prompt.valid.output_tokens * CHARS_PER_TOKEN + SPLIT_AT > SPLIT_AT:
+            await self._cut(out)
+
+    def _hold(self, chunk: answers.Chunk, texts: Sequence[tuple[int, str, str]]) -> None:
+        held = _Held(chunk, [len(text) for _, _, text in texts])
+        self._held += 1
+        if self._held > MAX_EVENTS_HELD:
+            raise UpstreamError("protocol", "too many events held")
+        for slot, (choice, name, _) in enumerate(texts):
+            self._channel(choice, name).queue.append((held, slot))
+
+    def _channel(self, choice: int, name: str) -> _Channel:
+        channel = self._channels.get((choice, name))
+        if channel is None:
+            if len(self._channels) >= answers.MAX_CHANNELS or choice in self._finished:
+                raise UpstreamError("protocol", "unexpected channel")
+            arguments = name.startswith("tool:")
+            session = self._house.inspection.inspectors.moderator.open(Role.ASSISTANT)
+            guard = StreamGuard(
+                self._rules.outbound,
+                [self._house.inspection.inspectors.scanner],
+                session,
+                None if arguments else self._prompt.restorer,
+                self._findings,
+                mode=StreamMode.STRICT if arguments else self._mode,
+            )
+            channel = self._channels[(choice, name)] = _Channel(guard)
+        return channel
+
+    async def _feed(self, channel: _Channel, text: str, out: list[bytes]) -> None:
+        self._place(channel, channel.guard.feed(text), out)
+        wanted = channel.guard.ner_request()
+        if wanted is not None:
+            self._place(channel, channel.guard.ner_result(await self._names(wanted[0]), wanted[1]), out)
+
+    async def _names(self, text: str) -> list[Any]:
+        ner = self._house.inspection.inspectors.ner
+        if ner is None:
+            raise InspectorUnavailable("no names detector is configured")
+        return (await ner.detect([text], self._house.mono_s() + self._rules.outbound.deadline_s))[0]
+
+    def _place(self, channel: _Channel, pieces: Sequence[Piece], out: list[bytes]) -> None:
+        """Give committed text to the events it came from; let go every event that is complete."""
+        queue = channel.queue
+        for piece in pieces:
+            length, text = piece.length, piece.text
+            whole = len(text) == length
+            while length and queue:
+                held, slot = queue[0]
+                take = min(length, held.left[slot])
+                given = text[:take] if whole else text
+                held.out[slot].append(given)
+                text = text[take:] if whole else ""
+                held.left[slot] -= take
+                held.took += take
+                length -= take
+                if held.left[slot] == 0:
+                    queue.popleft()
+                    if not any(held.left):
+                        self._release(held, out)
+        if queue and queue[0][0].took >= SPLIT_AT and len(queue[0][0].left) == 1:
+            held = queue[0][0]
+            out.append(_event(held.chunk.render(["".join(held.out[0])], partial=True)))
+            held.out[0].clear()
+            held.took = 0
+
+    def _release(self, held: _Held, out: list[bytes]) -> None:
+        self._held -= 1
+        texts = ["".join(parts) for parts in held.out]
+        if any(texts) or held.chunk.finished or held.chunk.opens:
+            out.append(_event(held.chunk.render(texts)))
+
+    async def _finish(self, choice: int, out: list[bytes]) -> None:
+        """Judge and release what the channels of a choice still hold."""
+        self._finished.add(choice)
+        for (owner, name), channel in self._channels.items():
+            if owner != choice:
+                continue
+            if name.startswith("tool:") and channel.queue:
+                await self._finish_arguments(channel, out)
+                continue
+            wanted = channel.guard.ner_request(final=True)
+            if wanted is not None:
+                channel.guard.ner_result(await self._names(wanted[0]), wanted[1], final=True)
+            self._place(channel, channel.guard.finish(), out)
+
+    async def _finish_arguments(self, channel: _Channel, out: list[bytes]) -> None:
+        """Judge a tool call's arguments as the JSON document they are; they stay valid JSON, and no pseudonym is restored."""
+        text = channel.guard.take()
+        scope = Scope(self._prompt.valid.permit.subject.tenant, self._prompt.valid.permit.subject.subject_id.encode())
+        deadline_s = self._house.mono_s() + self._rules.outbound.deadline_s
+        segment = Segment(("arguments",), text, Role.ASSISTANT, Use.ARGUMENTS)
+        result = await review(
+            self._house.inspection, [segment], self._rules, Direction.OUTBOUND, scope, deadline_s, None, self._findings
+        )
+        if result.blocked:
+            raise Blocked(result.blocked)
+        self._place(channel, [Piece(len(text), result.texts.get(0, text))], out)
+
+    async def _done(self, name: str, out: list[bytes]) -> None:
+        for choice in {choice for choice, _ in self._channels} - self._finished:
+            await self._finish(choice, out)
+        self._end(name, out)
+
+    def _end(self, name: str, out: list[bytes]) -> None:
+        self._ended = True
+        self._outcome.name = name
+        valid = self._prompt.valid
+        if valid.include_usage and self._template is not None:
+            given = self._outcome.reported or (valid.input_tokens, self._chars // 4 + 1)
+            out.append(_event(self._template.usage_chunk(*given)))
+        out.append(b"data: [DONE]\n\n")
+
+    async def _cut(self, out: list[bytes]) -> None:
+        """End a stream that broke its ceiling, as if the model had reached its length."""
+        for choice in {choice for choice, _ in self._channels} - self._finished:
+            await self._finish(choice, out)
+            if self._template is not None:
+                out.append(_event(self._template.finish_chunk(choice, "length", None)))
+        self._end("cut", out)
+
+    async def _blocked(self, blocked: Blocked, out: list[bytes]) -> None:
+        """End with `content_filter`. What was released before the finding stays; nothing held leaves."""
+        result = verdicts.filter_result(self._findings.scores, blocked.flagged)
+        template = self._template
+        choices = sorted({choice for choice, _ in self._channels} - (self._finished if self._finished and len(self._channels) > 1 else set()))
+        if template is not None:
+            out += [_event(template.finish_chunk(choice, "content_filter", result)) for choice in choices or [0]]
+        self._end("blocked", out)
+
+
+def _event(data: bytes) -> bytes:
+    return b"data: " + data + b"\n\n"
+
+
+async def answer_locally(prompt: ScreenedRequest, house: House, exchange: Exchange, sink: Sink, headers: Headers) -> Outcome:
+    """Answer what the gateway knows itself: which models the caller may use, and what its inspectors think of a text."""
+    permit = prompt.valid.permit
+    operation = permit.asked.operation
+    outcome = Outcome()
+    if operation is Operation.MODERATIONS:
+        body = await _moderate(prompt, house, exchange)
+    else:
+        usable = permit.generation.usable_models(permit.subject, peer=permit.asked.peer, now_s=house.wall_s())
+        if operation is Operation.MODELS_GET:
+            if permit.asked.model not in usable:
+                raise Refusal(DEPLOYMENT_NOT_FOUND)
+            body = _model(permit.asked.model)
+        else:
+            body = {"object": "list", "data": [_model(name) for name in usable]}
+    data = msgspec.json.encode(body)
+    outcome.name = "finished"
+    await sink.begin(
+        200, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(data)), (b"cache-control", b"no-store"), *headers]
+    )
+    await sink.end(data)
+    return outcome
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "gateway"}
+
+
+async def _moderate(prompt: ScreenedRequest, house: House, exchange: Exchange) -> dict[str, Any]:
+    permit = prompt.valid.permit
+    rules = house.rules(permit.generation, permit.obligations.profile)
+    scope = Scope(permit.subject.tenant, permit.subject.subject_id.encode())
+    try:
+        found, _ = await house.inspection.findings(
+            prompt.valid.segments, rules, Direction.INBOUND, scope, house.mono_s() + rules.inbound.deadline_s
+        )
+    except InspectorUnavailable as error:
+        raise Refusal(INSPECTION_UNAVAILABLE, detail=str(error)) from error
+    numeric = "moderation_scores" in permit.obligations.grants
+    results = []
+    for finding in found:
+        categories, scores = house.categories(dict(finding.scores))
+        if not numeric:
+            scores = {name: 1.0 if categories[name] else 0.0 for name in scores}
+        results.append({"flagged": any(categories.values()), "categories": categories, "category_scores": scores})
+    return {"id": f"modr-{exchange.request_id}", "model": "gateway-local", "results": results}

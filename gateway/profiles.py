@@ -1,0 +1,68 @@
+"""How do the words of `content.toml` become the rules that inspection runs on? A translation, made once a generation and profile.
+
+The two rooms do not know each other: policy reads and checks what people wrote, content acts on plain data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gateway.content.blocklist import Blocklist
+from gateway.content.rules import Action, DirectionRules, Rules
+from gateway.policy.content_profiles import ContentProfile, DirectionPolicy, EntityAction, OnInspectorError
+
+_ACTIONS = {
+    EntityAction.ALLOW: Action.ALLOW,
+    EntityAction.RECORD: Action.RECORD,
+    EntityAction.PSEUDONYMISE: Action.PSEUDONYMISE,
+    EntityAction.REDACT: Action.REDACT,
+    EntityAction.BLOCK: Action.BLOCK,
+}
+_KEPT_GENERATIONS = 4
+
+
+def direction_rules(policy: DirectionPolicy, *, ner_enabled: bool, digest: str) -> DirectionRules:
+    """Translate one direction. With NER off in settings the rules do not ask for it: the composition root says so in the log."""
+    return DirectionRules(
+        entities={type_: _ACTIONS[action] for type_, action in policy.entities.items()},
+        entity_default=_ACTIONS[policy.entity_default],
+        secrets=_ACTIONS[policy.secrets],
+        block_at=dict(policy.block_at),
+        record_at=dict(policy.record_at),
+        document_attack_block_at=policy.document_attack_block_at,
+        smuggling=_ACTIONS[policy.smuggling],
+        blocklist=Blocklist(policy.blocklist, version=digest[:23]) if policy.blocklist else None,
+        ner=policy.ner and ner_enabled,
+        languages=policy.languages,
+        unsupported_language=_ACTIONS[policy.unsupported_language],
+        on_error=Action.BLOCK if policy.on_inspector_error is OnInspectorError.BLOCK else Action.RECORD,
+        deadline_s=policy.deadline_s,
+    )
+
+
+def compile_rules(profile: ContentProfile, digest: str, *, ner_enabled: bool) -> Rules:
+    """Translate a profile of the generation `digest`."""
+    return Rules(
+        name=profile.name,
+        key=f"{digest}/{profile.name}/{int(ner_enabled)}".encode(),
+        inbound=direction_rules(profile.inbound, ner_enabled=ner_enabled, digest=digest),
+        outbound=direction_rules(profile.outbound, ner_enabled=ner_enabled, digest=digest),
+    )
+
+
+def rules_source(*, ner_enabled: bool) -> Callable[[Any, str], Rules]:
+    """Return `rules(generation, profile name)`; the rules of the last few generations are kept compiled."""
+    compiled: dict[tuple[str, str], Rules] = {}
+
+    def rules(generation: Any, name: str) -> Rules:
+        key = (generation.digest, name)
+        found = compiled.get(key)
+        if found is None:
+            profile = generation.profile(name)
+            if len(compiled) >= _KEPT_GENERATIONS * 32:
+                compiled.clear()
+            found = compiled[key] = compile_rules(profile, generation.digest, ner_enabled=ner_enabled)
+        return found
+
+    return rules

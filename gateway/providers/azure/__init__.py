@@ -1,0 +1,1 @@
+"""Adapters to Azure; each needs the azure extra."""

@@ -1,0 +1,131 @@
+"""Is this body one JSON document that every parser on the way reads alike? If not, it is refused before anything looks at it.
+
+RFC 8259, narrowed to what leaves no room for two readings (RFC 7493 and a little more):
+
+1. UTF-8 without BOM, no lone surrogates, one document and nothing after it;
+2. no key twice, neither exactly nor after NFKC and case folding: parsers exist that match names without regard to case,
+   and let the last one win;
+3. no control character in a key;
+4. numbers are finite doubles or integers within 64 bits, signed;
+5. nesting and size are bounded;
+6. a request body is an object.
+
+It never says what was wrong with which text: the reason is one of a few constants, kept for the record.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+import jiter
+import msgspec
+
+from gateway.refusals import INVALID_JSON, TOO_LARGE, Refusal
+
+MAX_DEPTH = 64  # the deepest legitimate body seen, a tool's nested JSON Schema, stays under 20
+
+_INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
+_MAX_FLOAT = 1.7976931348623157e308
+
+# No two of these fold alike (a test holds them to it), so an object with no other name needs no closer look: most end here.
+_PLAIN_KEYS = frozenset(
+    "model messages role content name type text image_url url detail tool_calls tool_call_id id index function arguments"
+    " temperature top_p max_tokens max_completion_tokens stream stream_options include_usage n stop seed tools tool_choice"
+    " description parameters properties required items enum input prompt response_format json_schema schema strict"
+    " additionalProperties shape datatype data inputs outputs user metadata refusal".split()
+)
+
+
+def parse(body: bytes, max_bytes: int, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
+    """Return the object that `body` holds.
+
+    Raises `Refusal(TOO_LARGE)` above `max_bytes` and `Refusal(INVALID_JSON)` for everything else, with a constant message;
+    `detail` is the class of the fault: syntax, duplicate_key, key, number, depth or not_object.
+    """
+    if len(body) > max_bytes:
+        raise Refusal(TOO_LARGE, detail="too_large")
+    root = _read(body)
+    if type(root) is not dict:
+        raise _no("not_object")
+    _walk(root, max_depth)
+    return root
+
+
+def parse_document(text: str, max_depth: int = MAX_DEPTH) -> Any:
+    """Return the value of a JSON document that came inside a string, under the same rules; any type may stand at the top."""
+    root = _read(text.encode("utf-8", "surrogatepass"))  # a lone surrogate is then refused as what it is: not UTF-8
+    _walk([root], max_depth + 1)
+    return root
+
+
+def dump(value: Any) -> bytes:
+    """Write a parsed value back as JSON: what leaves is written by us, so that it says what was checked and nothing else."""
+    return msgspec.json.encode(value)
+
+
+def fold(key: str) -> str:
+    """Return the form under which two keys count as the same."""
+    # Folding may undo the normal form and normalising may bring up new cased letters: twice is a fixed point.
+    once = unicodedata.normalize("NFKC", key).casefold()
+    return unicodedata.normalize("NFKC", once).casefold()
+
+
+def _no(reason: str) -> Refusal:
+    return Refusal(INVALID_JSON, detail=reason)
+
+
+def _read(body: bytes) -> Any:
+    try:
+        return jiter.from_json(body, allow_inf_nan=False, cache_mode="keys", catch_duplicate_keys=True)
+    except ValueError as error:
+        # SECURITY: the parser's text names the duplicate key; only the class of the fault goes on.
+        text = str(error)
+        if text.startswith("Detected duplicate key"):
+            raise _no("duplicate_key") from None
+        raise _no("depth" if text.startswith("recursion limit") else "syntax") from None
+
+
+def _walk(root: Any, max_depth: int) -> None:
+    """Check what the parser lets through: folded duplicates, control characters in keys, numbers, depth. Level by level."""
+    level: list[Any] = [root]
+    depth = 0
+    while level:
+        depth += 1
+        if depth > max_depth:
+            raise _no("depth")
+        below: list[Any] = []
+        for node in level:
+            if type(node) is dict:
+                if not node.keys() <= _PLAIN_KEYS:
+                    _check_keys(node)
+                values: Any = node.values()
+            else:
+                values = node
+            for value in values:
+                kind = type(value)
+                if kind is str:
+                    continue
+                if kind is dict or kind is list:
+                    below.append(value)
+                elif kind is int:
+                    if not _INT_MIN <= value <= _INT_MAX:
+                        raise _no("number")
+                elif kind is float and not -_MAX_FLOAT <= value <= _MAX_FLOAT:
+                    raise _no("number")
+        level = below
+
+
+def _check_keys(node: dict[str, Any]) -> None:
+    joined = "".join(node)
+    if not joined.isascii():
+        folded = {fold(key) for key in node}
+    elif joined == joined.lower():
+        folded = None  # the parser has refused exact duplicates already
+    else:
+        folded = {key.lower() for key in node}
+    if folded is not None and len(folded) != len(node):
+        raise _no("duplicate_key")
+    # A key may hold odd separators or unassigned code points; controls are what breaks logs and C parsers.
+    if not joined.isprintable() and any(unicodedata.category(char) == "Cc" for char in joined):
+        raise _no("key")

@@ -1,0 +1,75 @@
+"""Which sentences do we write ourselves, so that a topic's words alone do not decide: harmful texts and their harmless twins.
+
+Each file in `phrases/` is a list of patterns: `{a|b}` offers a choice, `{act}` takes a verb phrase. The same ways of asking are
+laid over harmful and over ordinary acts. Everything was written for this project (Apache-2.0, like the code).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+from gateway.training.moderation_rows import HEADS, Row
+
+_CHOICE = re.compile(r"\{([^{}]*\|[^{}]*)\}")
+_LEAD = re.compile(r"^(?:how (?:can|do|could|would|might|should) (?:i|one|we|someone|you|people|a person)|how to|what are (?:some )?ways to|ways to)\s+", re.I)
+_SAFE = dict.fromkeys(HEADS, 0)
+# file -> labels of its lines, rows to draw
+_FILES: dict[str, tuple[dict[str, int], int]] = {
+    "self_harm": ({"self_harm": 1, "harmful": 1, "hate": 0, "sexual": 0, "attack": 0}, 1500),
+    "violence": ({"violence": 1, "harmful": 1, "sexual": 0, "self_harm": 0, "attack": 0}, 2000),
+    "sexual": ({"sexual": 1, "harmful": 1, "hate": 0, "violence": 0, "self_harm": 0, "attack": 0}, 1500),
+    "harassment": ({"harassment": 1, "harmful": 1, "sexual": 0, "self_harm": 0, "illicit": 0, "attack": 0}, 700),
+    "injections": ({"attack": 1}, 2500),
+    "self_harm_safe": (_SAFE, 800),
+    "violence_safe": (_SAFE, 1200),
+    "sexual_safe": (_SAFE, 800),
+    "harassment_safe": (_SAFE, 300),
+    "hate_safe": (_SAFE, 400),
+    "injections_safe": (_SAFE, 1200),
+    "documents_safe": (_SAFE, 900),
+}
+_ACTS = 14000  # harmful, and as many ordinary
+
+
+def lines(name: str) -> list[str]:
+    """Return the patterns of one phrase file, comments left out."""
+    text = (Path(__file__).parent / "phrases" / f"{name}.txt").read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def expand(pattern: str, random: Random) -> str:
+    """Return one sentence of a pattern."""
+    return re.sub(r"\s+", " ", _CHOICE.sub(lambda found: random.choice(found.group(1).split("|")), pattern)).strip()
+
+
+def generate(random: Random) -> Iterator[Row]:
+    """Yield all self-written rows. The same seed gives the same rows."""
+    for name, (labels, count) in _FILES.items():
+        patterns = lines(name)
+        for turn in range(count):
+            yield Row(expand(patterns[turn % len(patterns)], random), "user", "own_" + name, dict(labels))
+    asks = lines("asks")
+    for name, labels in (
+        ("harmful_acts", {"illicit": 1, "harmful": 1, "attack": 0}),
+        ("benign_acts", _SAFE),
+    ):
+        patterns = lines(name)
+        for turn in range(_ACTS):
+            act = expand(patterns[turn % len(patterns)], random)
+            yield Row(random.choice(asks).replace("{act}", act), "user", "own_" + name, dict(labels))
+
+
+def reworded(row: Row, random: Random, times: int) -> Iterator[Row]:
+    """Yield `row`'s request asked in other ways, where it begins as a plain how-to question."""
+    lead = _LEAD.match(row.text)
+    if lead is None or len(row.text) > 300:
+        return
+    act = row.text[lead.end() :].rstrip("?. ").lower()
+    for _ in range(times):
+        yield Row(random.choice(_ASKS).replace("{act}", act), row.role, row.source + "+asks", dict(row.labels))
+
+
+_ASKS = tuple(lines("asks"))
