@@ -88,6 +88,8 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     expires_at_s: int
     auth_context: frozenset[str] = frozenset()  # `acrs`
     guest: bool = False
+    groups_overage: bool = False  # the groups did not fit into the token: `groups` is empty, and a `forbid` on one cannot match
+    claims_challenges: bool = False  # the client can answer a claims challenge with a better token
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):

@@ -37,6 +37,7 @@ class Exchange:
         "inbound",
         "index",
         "input_tokens_estimate",
+        "instance",
         "lease",
         "model_label",
         "opened",
@@ -63,7 +64,8 @@ class Exchange:
         "usage",
     )
 
-    def __init__(self, request_id: str, trace_id: str, peer: str, started_s: float, started_mono_s: float) -> None:
+    def __init__(self, instance: str, request_id: str, trace_id: str, peer: str, started_s: float, started_mono_s: float) -> None:
+        self.instance = instance
         self.request_id = request_id
         self.trace_id = trace_id
         self.peer = peer
@@ -103,6 +105,7 @@ class Exchange:
         """Return the fields that every record of an authenticated request shares."""
         fields: dict[str, Any] = {
             "time": rfc3339(self.started_s),
+            "instance": self.instance,
             "request_id": self.request_id,
             "trace_id": self.trace_id,
             "peer": self.peer,
@@ -123,7 +126,7 @@ class Exchange:
         if self.permit is not None:
             fields |= {
                 "decision": "permit",
-                "policies": list(self.permit.policy_ids),
+                "policy_ids": list(self.permit.policy_ids),
                 "policy_digest": self.permit.policy_digest,
                 "obligations": msgspec.to_builtins(self.permit.obligations),
                 "route": self.permit.route,
@@ -147,6 +150,7 @@ class Exchange:
         fields: dict[str, Any] = {
             "type": "closed",
             "time": rfc3339(now_s),
+            "instance": self.instance,
             "request_id": self.request_id,
             "trace_id": self.trace_id,
             "tenant": self.subject.tenant if self.subject is not None else "",
@@ -176,7 +180,7 @@ class Exchange:
         if self.refusal is not None:
             fields |= {"refusal": self.refusal.kind.code, "detail": self.refusal.detail}
             if self.permit is None:
-                fields["decision"] = "deny" if self.refusal.kind.status in (403, 404) else "none"
+                fields["decision"] = "forbid" if self.refusal.kind.status in (403, 404) else "none"
         return fields
 
 

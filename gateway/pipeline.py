@@ -105,6 +105,7 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     new_id: Callable[[], str]
     nonce: Callable[[], str]
     categories: Callable[[dict[str, float]], tuple[dict[str, bool], dict[str, float]]]
+    instance: str
     max_body_bytes: int
     max_exchanges: int
     active: Any  # Gate: counts exchanges in progress
@@ -156,7 +157,7 @@ def begin(inbound: Inbound, house: House) -> Exchange:
     """Open the ledger. A client's `traceparent` becomes a link, never our parent."""
     house.active.active += 1
     request_id = house.new_id()
-    exchange = Exchange(request_id, request_id.replace("-", ""), inbound.peer, house.wall_s(), house.mono_s())
+    exchange = Exchange(house.instance, request_id, request_id.replace("-", ""), inbound.peer, house.wall_s(), house.mono_s())
     for name, value in inbound.headers:
         if name == b"traceparent" and len(value) == 55 and value.replace(b"-", b"").isalnum():
             exchange.client_trace = value[3:35].decode("ascii", "replace")

@@ -123,6 +123,12 @@ class Writer:
             if not self.store.remove_partials(name, keep):
                 self._prunable.append((now_s, name))
 
+    def requeue(self, now_s: float) -> None:
+        """Remember, after a start, the full tiles whose partial ones the run before may have left."""
+        for level in (None, 0, 1, 2):
+            full = self.edge.size >> (8 * ((level or 0) + 1))
+            self._prunable.extend((now_s, tile_path(level, number)) for number in range(max(0, full - 64), full))
+
     # --- seal
 
     def rotate(self, need: int, now_s: float) -> None:
@@ -133,6 +139,10 @@ class Writer:
             base, names = self.edge.size, self._to_seal()
             self._sealing = threading.Thread(target=self._seal, args=(base, names), name="audit-seal", daemon=True)
             self._sealing.start()
+
+    def begin(self) -> None:
+        """Make the first segment of a new log."""
+        self._begin(self._segment_bytes)
 
     def _begin(self, size: int) -> None:
         base = self.edge.size

@@ -104,7 +104,7 @@ _SINGLETONS = frozenset(
     }
 )  # fmt: skip
 _CREDENTIALS = frozenset({b"authorization", b"api-key", b"x-api-key"})
-_UNWANTED = frozenset({b"upgrade", b"trailer", b"http2-settings", b"proxy-connection", b"content-range"})
+_UNWANTED = frozenset({b"upgrade", b"trailer", b"http2-settings"})
 
 MAX_PATH_BYTES = 1024
 

@@ -29,12 +29,13 @@ _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 _MAX_FLOAT = 1.7976931348623157e308
 
 # No two of these fold alike (a test holds them to it), so an object with no other name needs no closer look: most end here.
-_PLAIN_KEYS = frozenset(
-    "model messages role content name type text image_url url detail tool_calls tool_call_id id index function arguments"
-    " temperature top_p max_tokens max_completion_tokens stream stream_options include_usage n stop seed tools tool_choice"
-    " description parameters properties required items enum input prompt response_format json_schema schema strict"
-    " additionalProperties shape datatype data inputs outputs user metadata refusal".split()
-)
+_PLAIN_KEY_LIST = """
+model messages role content name type text image_url url detail tool_calls tool_call_id id index function arguments temperature
+top_p max_tokens max_completion_tokens stream stream_options include_usage n stop seed tools tool_choice description parameters
+properties required items enum input prompt response_format json_schema schema strict additionalProperties shape datatype data
+inputs outputs user metadata refusal
+"""
+_PLAIN_KEYS = frozenset(_PLAIN_KEY_LIST.split())
 
 
 def parse(body: bytes, max_bytes: int, max_depth: int = MAX_DEPTH) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class Answer:
 
     def _outcome(self) -> Outcome:
         error = self.response.error
-        if self._blamed or (error is not None and error.detail != "total"):
+        if self._blamed or (error is not None and error.phase != "closed" and error.detail != "total"):
             return Outcome.FAULT
         # A body cut short by its reader, or by the time allowed for the whole exchange, says nothing about the backend.
         return Outcome.SUCCESS if self.response.complete else Outcome.NEUTRAL

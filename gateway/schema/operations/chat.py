@@ -14,11 +14,10 @@ from gateway.refusals import Refusal
 from gateway.schema import strict_json
 from gateway.schema.operations.documents import name_document, name_metadata
 from gateway.schema.operations.media import MAX_DATA_URL, MAX_URL, is_base64, is_data_image, is_remote
+from gateway.schema.operations.sampling import RULES, SAMPLING, name_stop, settle_limit
 from gateway.schema.operations.spec import (
     BOOLEAN,
     MAX_TOKENS,
-    MODEL,
-    USER,
     Draft,
     Path,
     Rule,
@@ -33,7 +32,6 @@ from gateway.schema.operations.spec import (
     integer,
     label,
     nullable,
-    number,
     refuse,
     settled,
     text,
@@ -43,7 +41,6 @@ from gateway.schema.tokens import TOKENS_PER_IMAGE, TOKENS_PER_MESSAGE, TOKENS_P
 MAX_MESSAGES = 2_048
 MAX_PARTS = 256
 MAX_TOOLS = 128
-MAX_CHOICES = 16
 _FUNCTION_NAME = "^[A-Za-z0-9_.-]{1,64}$"
 _MEDIA = ["uninspected"]
 
@@ -146,36 +143,6 @@ def _response_format() -> Schema:
     return either(plain, closed({"type": const("json_schema"), "json_schema": described}, "type", "json_schema"))
 
 
-def metadata_schema() -> Schema:
-    return {
-        "type": "object",
-        "maxProperties": 16,
-        "propertyNames": {"maxLength": 64},
-        "additionalProperties": text(Role.USER, longest=512),
-        "x-inspect-keys": {"role": Role.USER.value, "use": Use.LABEL.value},
-    }
-
-
-def logit_bias_schema() -> Schema:
-    return granted(
-        "logit_bias",
-        {
-            "type": ["object", "null"],
-            "maxProperties": 1_024,
-            "propertyNames": {"pattern": "^[0-9]{1,7}$"},
-            "additionalProperties": number(-100, 100),
-            "x-token": "keys are token ids",
-        },
-    )
-
-
-def stop_schema() -> Schema:
-    return either({"type": "null"}, text(Role.USER, longest=256), array(text(Role.USER, longest=256), most=4))
-
-
-STREAM_OPTIONS: Schema = nullable(closed({"include_usage": nullable(BOOLEAN), "include_obfuscation": nullable(BOOLEAN)}))
-
-
 def _web_search() -> Schema:
     place = {name: text(Role.USER, longest=128) for name in ("city", "country", "region", "timezone")}
     where = closed({"type": const("approximate"), "approximate": closed(place)}, "type", "approximate")
@@ -186,54 +153,31 @@ def _web_search() -> Schema:
 
 SCHEMA: Schema = closed(
     {
-        "model": MODEL,
+        **SAMPLING,
         "messages": _messages(),
-        "stream": nullable(BOOLEAN),
-        "stream_options": STREAM_OPTIONS,
-        "temperature": nullable(number(0, 2)),
-        "top_p": nullable(number(0, 1)),
-        "frequency_penalty": nullable(number(-2, 2)),
-        "presence_penalty": nullable(number(-2, 2)),
-        "max_tokens": nullable(integer(1, MAX_TOKENS)),
         "max_completion_tokens": nullable(integer(1, MAX_TOKENS)),
-        "n": granted("n", nullable(integer(1, MAX_CHOICES))),
-        "seed": nullable(integer(-(2**63), 2**63 - 1)),
-        "stop": stop_schema(),
-        "logit_bias": logit_bias_schema(),
         "logprobs": granted("logprobs", nullable(BOOLEAN)),
         "top_logprobs": granted("logprobs", nullable(integer(0, 20))),
-        "tools": _tools(),
-        "tool_choice": _tool_choice(),
-        "parallel_tool_calls": BOOLEAN,
-        "response_format": _response_format(),
+        "tools": nullable(_tools()),
+        "tool_choice": nullable(_tool_choice()),
+        "parallel_tool_calls": nullable(BOOLEAN),
+        "response_format": nullable(_response_format()),
         "prediction": nullable(closed({"type": const("content"), "content": _texts(Role.ASSISTANT)}, "type", "content")),
         "reasoning_effort": nullable(enum("none", "minimal", "low", "medium", "high", "xhigh", "max")),
         "verbosity": nullable(enum("low", "medium", "high")),
-        "metadata": nullable(metadata_schema()),
         "modalities": settled("text is all an answer may hold; dropped", {"enum": [["text"], None]}),
-        "service_tier": settled("the route decides; dropped", nullable(enum("auto", "default"))),
-        "store": granted("store", nullable(BOOLEAN)),
-        "user": USER,
-        "safety_identifier": USER,
         "web_search_options": _web_search(),
     },
     "messages",
 )
 
-RULES = {
-    "n": Rule(grant="n", neutral=(1,), integer=True),
-    "logit_bias": Rule(grant="logit_bias", neutral=({},)),
+_RULES = {
+    **RULES,
+    "max_completion_tokens": Rule(integer=True),
     "logprobs": Rule(grant="logprobs", neutral=(False,)),
     "top_logprobs": Rule(grant="logprobs", neutral=(0,), integer=True),
-    "store": Rule(grant="store", neutral=(False,)),
     "web_search_options": Rule(grant="web_search_options"),
     "modalities": Rule(drop=True),
-    "service_tier": Rule(drop=True),
-    "user": Rule(drop=True),
-    "safety_identifier": Rule(drop=True),
-    "max_tokens": Rule(integer=True),
-    "max_completion_tokens": Rule(integer=True),
-    "seed": Rule(integer=True),
 }
 
 _ROLES = {
@@ -244,6 +188,7 @@ _ROLES = {
     "tool": Role.TOOL,
 }
 _CONTENT = Use.CONTENT
+_EMPTY = frozenset({"annotations", "audio", "function_call"})  # the schema lets them be empty only
 # Fields beyond the messages that hold text; most requests have none of them.
 _WITH_TEXT = frozenset({"stop", "tools", "tool_choice", "response_format", "prediction", "metadata", "web_search_options"})
 
@@ -251,6 +196,7 @@ _WITH_TEXT = frozenset({"stop", "tools", "tool_choice", "response_format", "pred
 def name_texts(draft: Draft) -> None:
     messages = draft.body["messages"]
     text_at = draft.text
+    untidy = False
     for index, message in enumerate(messages):
         role = _ROLES[message["role"]]
         content = message.get("content")
@@ -260,9 +206,17 @@ def name_texts(draft: Draft) -> None:
             _name_parts(draft, content, ("messages", index, "content"), role)
         if len(message) > 2 or content is None:
             _name_rest(draft, message, ("messages", index), role)
+            untidy = untidy or None in message.values() or not _EMPTY.isdisjoint(message)
+    if untidy:
+        draft.body["messages"] = [_tidy(message) for message in messages]
     draft.extra_tokens += TOKENS_PER_MESSAGE * len(messages) + TOKENS_PER_REPLY
     if not _WITH_TEXT.isdisjoint(draft.body):
         _name_options(draft)
+
+
+def _tidy(message: dict[str, Any]) -> dict[str, Any]:
+    """Return the message without what is empty; null content stays, since its absence may be read otherwise."""
+    return {key: value for key, value in message.items() if key == "content" or (value is not None and key not in _EMPTY)}
 
 
 def _name_parts(draft: Draft, parts: list[dict[str, Any]], path: Path, role: Role) -> None:
@@ -364,15 +318,6 @@ def _name_function(draft: Draft, function: dict[str, Any], path: Path, document:
         name_document(draft, function[document], (*path, document), Role.SYSTEM)
 
 
-def name_stop(draft: Draft) -> None:
-    stop = draft.body.get("stop")
-    if isinstance(stop, str):
-        draft.text(("stop",), stop, Role.USER, Use.CONTENT)
-    elif stop:
-        for index, sequence in enumerate(stop):
-            draft.text(("stop", index), sequence, Role.USER, Use.CONTENT)
-
-
 def limit(draft: Draft, obligations: Obligations) -> int:
     body = draft.body
     if "max_tokens" in body and "max_completion_tokens" in body:
@@ -382,15 +327,4 @@ def limit(draft: Draft, obligations: Obligations) -> int:
     return ceiling * int(body.get("n", 1))
 
 
-def settle_limit(draft: Draft, field: str, obligations: Obligations) -> int:
-    """Put the output limit in force into the body: the client's, if it is within the cap, else the default."""
-    cap = obligations.output_tokens_cap
-    asked = draft.body.get(field)
-    if asked is None:
-        asked = draft.body[field] = min(obligations.output_tokens_default, cap)
-    elif asked > cap:
-        raise refuse((field,), draft.names, f"at most {cap} output tokens are permitted")
-    return int(asked)
-
-
-SPEC = declare(Operation.CHAT, SCHEMA, name_texts=name_texts, limit=limit, rules=RULES)
+SPEC = declare(Operation.CHAT, SCHEMA, name_texts=name_texts, limit=limit, rules=_RULES)

@@ -16,12 +16,13 @@ MAX_NODES = 5_000  # all tools of a request together seldom hold a tenth of it
 
 _PROSE = frozenset({"description", "title", "default", "example", "examples", "$comment", "markdownDescription"})
 # Words of JSON Schema itself: they say nothing of the caller's.
-_VOCABULARY = frozenset(
-    "type properties required items enum const description title default format pattern minimum maximum exclusiveMinimum"
-    " exclusiveMaximum minLength maxLength minItems maxItems uniqueItems multipleOf additionalProperties anyOf oneOf allOf not"
-    " $ref $defs definitions nullable examples object string number integer boolean array null date date-time uri email uuid"
-    " name value id".split()
-)
+_VOCABULARY_LIST = """
+type properties required items enum const description title default format pattern minimum maximum exclusiveMinimum
+exclusiveMaximum minLength maxLength minItems maxItems uniqueItems multipleOf additionalProperties anyOf oneOf allOf not $ref $defs
+definitions nullable examples object string number integer boolean array null date date-time uri email uuid name value id
+"""
+_VOCABULARY = frozenset(_VOCABULARY_LIST.split())
+_LONG_NUMBER = 7  # digits from which a number may be an identifier of somebody
 
 
 def name_document(draft: Draft, document: Any, path: Path, role: Role) -> None:
@@ -56,9 +57,6 @@ def name_document(draft: Draft, document: Any, path: Path, role: Role) -> None:
     draft.extra_tokens += 2 * nodes  # quotes, colons, braces
     if labels:
         draft.text(path, "\n".join(labels), role, Use.LABEL)
-
-
-_LONG_NUMBER = 7  # digits from which a number may be an identifier of somebody
 
 
 def name_metadata(draft: Draft) -> None:

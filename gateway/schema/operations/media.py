@@ -25,7 +25,8 @@ _MAGIC: tuple[tuple[str, int, bytes], ...] = (
 _REMOTE = re.compile(
     r"https://(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.){1,8}[a-z]{2,24}/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*", re.ASCII
 )
-_INSIDE = frozenset({"local", "localhost", "internal", "intranet", "lan", "home", "corp", "arpa", "test", "invalid", "example", "onion", "svc"})
+_INSIDE_LIST = "local localhost internal intranet lan home corp arpa test invalid example onion svc"
+_INSIDE = frozenset(_INSIDE_LIST.split())
 
 
 def is_data_image(url: str) -> bool:

@@ -1,0 +1,303 @@
+"""The composition root: settings in, a running gateway out. The only module that knows every room.
+
+Start order is a promise: keys and policies are good, the log is open and recovered, the inspectors are warm, and only then does
+the data port listen. Stop order is its mirror: readiness off, streams drained, the log closed last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+
+from gateway.accounting.prices import TokenPrice
+from gateway.assembly import (
+    counter_store,
+    forwarder,
+    inspection,
+    issuers_and_tenants,
+    route_facts,
+    signing_key,
+)
+from gateway.audit import record
+from gateway.audit.log import AuditLog
+from gateway.console.status import control_app
+from gateway.content.inspect import Inspection
+from gateway.http.endpoint import DataPlane
+from gateway.http.ops import ops_app
+from gateway.http.paths import match
+from gateway.http.protocol import Limits as EdgeLimits
+from gateway.http.protocol import make_server
+from gateway.identity.authenticate import Authenticator
+from gateway.pipeline import Gate, House
+from gateway.policy.facts import Zones
+from gateway.policy.holder import PolicyHolder
+from gateway.profiles import rules_source
+from gateway.providers.local import moderation
+from gateway.providers.local.secrets import resolve
+from gateway.providers.local.tokenizer import load_tokenizer
+from gateway.refusals import Refusal
+from gateway.schema.validate import Catalogue
+from gateway.settings import Settings, host_port
+from gateway.telemetry.logs import place
+from gateway.telemetry.metrics import Metrics
+
+logger = logging.getLogger("gateway")
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+class DevelopmentIssuerRefused(Exception):
+    """Settings name the development issuer where only real ones may be."""
+
+
+class Summary:
+    """Counts what floods could multiply: one record a second, however many there were."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def count(self, reason: str) -> None:
+        self._counts[reason] += 1
+
+    def take(self) -> dict[str, int]:
+        counts, self._counts = dict(self._counts), Counter()
+        return counts
+
+
+class Application:
+    """One serving process. Made by `build`; `start` returns when the data port listens."""
+
+    def __init__(self, settings: Settings, house: House, log: AuditLog, inspected: Inspection, summary: Summary, ner: Any) -> None:
+        self.settings = settings
+        self.house = house
+        self.log = log
+        self._inspection = inspected
+        self._summary = summary
+        self._ner = ner
+        self._servers: list[Any] = []
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._stopped = asyncio.Event()
+
+    def readiness(self) -> dict[str, bool]:
+        """Name each part that must be good, and whether it is."""
+        keys = self.house.authenticator.ready()
+        return {
+            **{f"keys:{name}": good for name, good in keys.items()},
+            "policies": self.house.policies.status.ready,
+            "audit": self.log.healthy,
+            "backends": self.house.forwarder.available(),
+            "serving": not self.house.active.draining,
+        }
+
+    def status(self) -> dict[str, Any]:
+        """Return what the status page shows."""
+        policies = self.house.policies.status
+        return {
+            "instance": self.settings.server.instance,
+            "ready": all(self.readiness().values()),
+            "parts": self.readiness(),
+            "policy generation": policies.generation,
+            "policy digest": policies.digest,
+            "policy error": policies.error or "none",
+            "audit records": self.log.size,
+            "exchanges in progress": self.house.active.active,
+            "inspectors": ", ".join(self._inspection.inspectors.names),
+            "cached findings": len(self._inspection.cache),
+        }
+
+    async def permitted(self, request: Request, action: str) -> bool:
+        """Return whether the request bears a token that policy permits `action` on this gateway."""
+        now_s = time.time()
+        authenticator = self.house.authenticator
+        try:
+            credential = authenticator.credential(tuple(request.headers.raw))
+            subject = authenticator.cached(credential, now_s, time.monotonic())
+            if subject is None:
+                subject = await authenticator.authenticate(credential, now_s, time.monotonic())
+        except Refusal:
+            return False
+        policies = self.house.policies.current
+        peer = request.client.host if request.client else ""
+        context = policies.context(subject, "", peer=peer, stream=False, now_s=now_s)
+        return policies.decide(subject, action, "", context).allowed
+
+    def gauges(self) -> bytes:
+        """Refresh the gauges and return the metrics page."""
+        metrics = self.house.metrics
+        metrics.active.set(self.house.active.active)
+        metrics.audit_size.set(self.log.size)
+        metrics.audit_backlog.set(self.log.backlog)
+        metrics.audit_healthy.set(1 if self.log.healthy else 0)
+        metrics.policy_generation.set(self.house.policies.status.generation)
+        metrics.policy_healthy.set(0 if self.house.policies.status.faults else 1)
+        metrics.cache_entries.set(len(self._inspection.cache))
+        for name, opened in self.house.forwarder.breakers().items():
+            metrics.backend_open.labels(name).set(1 if opened else 0)
+        return metrics.render()
+
+    async def start(self, *, sockets: Mapping[str, Any] | None = None) -> None:
+        """Listen. Returns when every port accepts connections."""
+        server = self.settings.server
+        edge = EdgeLimits(body_idle_s=server.body_idle_s, connections=server.max_connections)
+        tls = (server.tls.certificate, server.tls.key) if server.tls else None
+        plane = DataPlane(self.house, server.terminator.peers if server.terminator else None)
+        apps = {
+            "data": plane,
+            "control": control_app(self.status, self.permitted),
+            "ops": ops_app(self.readiness, self.gauges, self.settings.telemetry.scrapers, self.permitted),
+        }
+        for name, app in apps.items():
+            host, port = host_port(getattr(server, name))
+            given = sockets.get(name) if sockets else None
+            self._servers.append(
+                make_server(
+                    app, host, port, edge, sock=given, on_malformed=self._malformed, tls=tls if name == "data" else None
+                )
+            )
+        self._tasks += [asyncio.create_task(s.serve()) for s in self._servers]
+        self._tasks += [asyncio.create_task(self._every(1.0, self._summarise)), asyncio.create_task(self._watch_policies())]
+        while not all(s.started for s in self._servers):
+            if any(t.done() for t in self._tasks):
+                raise RuntimeError("a port could not be opened")
+            await asyncio.sleep(0.005)
+
+    def _malformed(self, status: int) -> None:
+        self.house.metrics.count(self.house.metrics.malformed, 1, str(status))
+        self._summary.count(f"malformed_{status}")
+
+    async def _every(self, period_s: float, work: Callable[[], None]) -> None:
+        while True:
+            await asyncio.sleep(period_s)
+            work()
+
+    def _summarise(self) -> None:
+        counts = self._summary.take()
+        if counts and self.log.healthy:
+            self.log.append(record.summary(now_s=time.time(), instance=self.settings.server.instance, period_s=1.0, counts=counts))
+
+    async def _watch_policies(self) -> None:
+        period_s = self.settings.policies.watch_s
+        holder = self.house.policies
+        while period_s > 0:
+            await asyncio.sleep(period_s)
+            if not await asyncio.to_thread(lambda: holder.changed):
+                continue
+            old = holder.current.digest
+            taken = await asyncio.to_thread(holder.reload)
+            reasons = [str(f) for f in holder.status.faults][:20]
+            logger.warning("policy set %s", "swapped" if taken else "refused", extra={"reasons": reasons})
+            if self.log.healthy:
+                self.log.append(
+                    record.policy_change(
+                        now_s=time.time(),
+                        instance=self.settings.server.instance,
+                        old=old,
+                        new=holder.current.digest,
+                        outcome="swapped" if taken else "refused",
+                        reasons=reasons,
+                    )
+                )
+
+    async def wait(self) -> None:
+        """Return when a signal has asked the process to end."""
+        await asyncio.wait([self._tasks[0], asyncio.create_task(self._stopped.wait())], return_when=asyncio.FIRST_COMPLETED)
+
+    def drain(self) -> None:
+        """Turn readiness off; exchanges in progress go on."""
+        self.house.active.draining = True
+
+    async def stop(self) -> None:
+        """Drain within the grace, then close the ports, the inspectors and, last, the log."""
+        self.drain()
+        end_s = time.monotonic() + self.settings.server.drain_s
+        while self.house.active.active > 0 and time.monotonic() < end_s:
+            await asyncio.sleep(0.02)
+        for server in self._servers:
+            server.should_exit = True
+        serving = self._tasks[: len(self._servers)]
+        if serving:
+            await asyncio.wait(serving, timeout=5.0)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.house.forwarder.aclose()
+        await self.house.authenticator.aclose()
+        if self._ner is not None:
+            await self._ner.close()
+        with contextlib.suppress(ValueError):
+            self._summarise()
+        await self.log.close()
+
+
+def new_nonce() -> str:
+    """Return four characters for a request's pseudonyms."""
+    number = secrets.randbits(24)
+    return "".join(_ALPHABET[(number >> shift) % 36] for shift in (0, 6, 12, 18))
+
+
+async def build(settings: Settings, *, unsafe_development: bool = False) -> Application:
+    """Make an application from settings. Raises what its parts raise: policy faults, a refused log, missing secrets."""
+    if not unsafe_development and any(issuer.type == "development" for issuer in settings.issuers):
+        raise DevelopmentIssuerRefused("an issuer of type `development` is for `gateway quickstart` alone")
+    metrics = Metrics()
+    summary = Summary()
+    holder = PolicyHolder(
+        Path(settings.policies.directory),
+        routes=route_facts(settings),
+        invariants=Path(settings.policies.invariants) if settings.policies.invariants else None,
+        zones=Zones(dict(settings.network.zones)),
+    )
+    pepper = resolve(settings.audit.pepper).reveal()
+    log = AuditLog.open(
+        Path(settings.audit.directory),
+        origin=settings.audit.origin,
+        key=signing_key(resolve(settings.audit.key).reveal()),
+        instance=settings.server.instance,
+        now=time.time,
+    )
+    await log.start()
+    inspected, ner = await inspection(settings)
+    authenticator: Authenticator = await issuers_and_tenants(settings)
+    house = House(
+        authenticator=authenticator,
+        match=match,
+        policies=holder,
+        catalogue=Catalogue(settings.routes, lambda: holder.current.schemas, load_tokenizer()),
+        counters=counter_store(settings),
+        inspection=inspected,
+        rules=rules_source(ner_enabled=ner is not None),
+        log=log,
+        prints=record.Pseudonymiser(pepper),
+        forwarder=forwarder(settings, resolve),
+        metrics=metrics,
+        prices={name: TokenPrice(p.input, p.output) for name, p in settings.prices.items()},
+        unauthenticated=summary,
+        wall_s=time.time,
+        mono_s=time.monotonic,
+        new_id=lambda: str(uuid.uuid4()),
+        nonce=new_nonce,
+        categories=moderation.openai_categories,
+        instance=settings.server.instance,
+        max_body_bytes=settings.server.max_body_bytes,
+        max_exchanges=settings.server.max_exchanges,
+        active=Gate(),
+    )
+    return Application(settings, house, log, inspected, summary, ner)
+
+
+def fail(error: BaseException) -> str:
+    """Return one line for a start that failed, without a trace."""
+    return str(error) or place(error)
+
+
+__all__ = ["Application", "DevelopmentIssuerRefused", "build", "fail", "sys"]

@@ -1,0 +1,34 @@
+"""`gateway openapi`: the OpenAPI 3.1 description of the data plane as configured, and the table of what inspects what."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from gateway.schema import coverage, openapi
+from gateway.settings import SettingsFaults, load
+
+
+def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("openapi", help="describe the data plane", epilog="example: gateway openapi --coverage")
+    parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="settings: describe the routes they configure")
+    parser.add_argument("--coverage", action="store_true", help="print which text is inspected where")
+    parser.set_defaults(handler=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.coverage:
+        print(coverage.render())
+        return 0
+    models: list[str] = []
+    if arguments.config is not None:
+        try:
+            models = [route.model for route in load(arguments.config, os.environ).routes]
+        except SettingsFaults as faults:
+            print(faults, file=sys.stderr)
+            return 2
+    print(json.dumps(openapi.build(models), indent=2))
+    return 0

@@ -1,0 +1,1 @@
+"""Who is asking: credentials in, a verified `Subject` or a refusal out."""

@@ -1,0 +1,126 @@
+"""What is a recognizer? The few types that the scanner and the families of patterns share.
+
+A recognizer is *memoryless*: whether a candidate starts at a position depends on at most `LEFT` characters before it and on a bounded
+number after it, never on where the scan began. That property is what makes a stream equal a whole text; keep it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+import re2
+
+LEFT = 64  # canonical characters of context before a match; keywords further away do not count
+MAX_TOKEN = 512  # characters of a candidate that holds no blank, unless it is a `LONG` one
+MAX_PHRASE = 256  # characters of a candidate that holds blanks
+MAX_LONG = 8_192  # characters of a private key block or a signed token
+
+WEAK, SHAPED, SECRET_RANK, PROVEN = 0, 1, 2, 3  # who yields to whom where candidates overlap
+
+
+class Found(NamedTuple):
+    """A candidate over canonical positions. Sorts by start, then by rank, then longer first; `origin` is where its evidence begins."""
+
+    start: int
+    order: int  # -rank
+    reach: int  # -end
+    type: str
+    name: str
+    score: float
+    origin: int
+
+
+def found(start: int, end: int, kind: str, name: str, score: float, rank: int, origin: int = -1) -> Found:
+    return Found(start, -rank, -end, kind, name, score, start if origin < 0 else origin)
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """The canonical text as bytes, one a character: what no pattern names has become `?`."""
+
+    data: bytes
+
+    def before(self, at: int, width: int = LEFT) -> bytes:
+        """Return up to `width` characters left of `at`, in lower case."""
+        return self.data[max(0, at - width) : at].lower()
+
+
+class Recognizer(Protocol):
+    """`trigger` is a linear pattern that must match somewhere for `find` to be worth calling; `phrase` a span pattern with blanks."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def trigger(self) -> str: ...
+    @property
+    def phrase(self) -> str: ...
+
+    def find(self, reading: Reading, start: int) -> list[Found]:
+        """Return every candidate that begins at or after `start`, each position judged by itself."""
+        ...
+
+
+Check = Callable[[Reading, int, int], bool]  # (reading, start, end)
+
+
+class Rule:
+    """One pattern: `left` is context and never part of the span; `span` the entity; `right` what must follow."""
+
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        span: str,
+        *,
+        left: str = "",
+        right: str = "",
+        trigger: str = "",
+        score: float = 0.9,
+        rank: int = SHAPED,
+        check: Check | None = None,
+        phrase: bool = False,
+    ) -> None:
+        self.name = name
+        self.type = kind
+        self.trigger = trigger or f"{left}(?:{span}){right}"
+        self.phrase = span if phrase else ""
+        self._pattern = f"{left}({span}){right}"
+        self._compiled = _compile(self._pattern)
+        self._score = score
+        self._rank = rank
+        self._check = check
+        self._limit = MAX_PHRASE if phrase else MAX_TOKEN
+
+    def find(self, reading: Reading, start: int) -> list[Found]:
+        data = reading.data
+        out: list[Found] = []
+        match = self._compiled.search(data, max(0, start - LEFT - 2))
+        while match is not None:
+            begin, end = match.span(1)
+            near = begin - match.start() <= LEFT + 2
+            if begin >= start and near and end - begin <= self._limit and (self._check is None or self._check(reading, begin, end)):
+                out.append(found(begin, end, self.type, self.name, self._score, self._rank, match.start()))
+            match = self._compiled.search(data, match.start() + 1)
+        return out
+
+
+def _compile(pattern: str) -> re2._Regexp:
+    options = re2.Options()
+    options.log_errors = False
+    return re2.compile(pattern.encode("ascii"), options)
+
+
+def each(pattern: re2._Regexp, data: bytes, start: int) -> Sequence[tuple[int, int]]:
+    """Return the spans of group 1 from every position at which the pattern matches, overlapping ones too."""
+    spans: list[tuple[int, int]] = []
+    match = pattern.search(data, start)
+    while match is not None:
+        spans.append(match.span(1))
+        match = pattern.search(data, match.start() + 1)
+    return spans
+
+
+def compiled(pattern: str) -> re2._Regexp:
+    """Compile over bytes, with RE2's own logging off: patterns must not print the text they fail on."""
+    return _compile(pattern)

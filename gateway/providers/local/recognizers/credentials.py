@@ -1,0 +1,115 @@
+"""Which values are secrets because of what stands before them? Passwords in prose, code, YAML, environments, URLs and command lines.
+
+The keyword is context on the left; the span is the value. A keyword alone proves nothing: the value must look chosen or generated, not like
+a word, a path, a call, a placeholder or another identifier.
+"""
+
+from __future__ import annotations
+
+import re
+
+from gateway.providers.local.recognizers.base import SECRET_RANK, Check, Reading, Recognizer, Rule
+from gateway.providers.local.recognizers.secrets import entropy
+
+_STRONG = (
+    "pass(?:word|wd|phrase|code|wort)?s?|pwd?|passwd|contrase.a|mot de passe|wachtwoord|kennwort|senha|haslo|secret|token|api[ _-]?key|access[ _-]?key|"
+    "auth(?:entication|orization|enticity)?(?:[ _-]?(?:key|token))?|credentials?|private[ _-]?key|client[ _-]?secret|account[ _-]?key|shared[ _-]?access[ _-]?(?:key|signature)|"
+    "signing[ _-]?key|encryption[ _-]?key|secret[ _-]?key|bearer|nonce|salt|[a-z]*key"
+)
+_TAIL = r"[A-Za-z0-9]{0,12}(?:[._-][A-Za-z0-9]{1,16}){0,2}"
+_CLOSE = r"(?:\\{0,3}[\"'`]|\])?"
+_TYPED = r"(?: ?: ?(?:String|str|string|&str|char ?\*?|const char ?\*))?"
+_ASSIGN = r"[ \t]{0,4}(?::=|=>|->|==|=|:|,)[ \t\n]{0,3}"
+_KEYWORD = rf"(?i:(?:^|[^A-Za-z]|[a-z_])(?:{_STRONG}))"
+_QUOTE = r"(?:[bruf@$L]{0,2}\\{0,3}[\"'`]{1,3})"
+_QUOTED = r"[^\s\"'`\\<>]{4,256}"
+_BARE = r"[^\s\"'`<>,;(){}\[\]|&\\]{6,256}"
+
+_WORD = re.compile(rb"[A-Za-z]+|[a-z]+(?:[_-][a-z]+)+|[A-Z]+(?:_[A-Z]+)+")
+_PATH = re.compile(rb"(?:[A-Za-z_][\w]*(?:\.|->|::|/)){1,}[A-Za-z_]\w*\(?\)?;?|[A-Za-z_]\w*\(.*|/[\w./-]+|[a-z]+://.*|\$?\{?\{?[\w.]+\}?\}?")
+_FILLER = re.compile(
+    rb"(?i)x{4}|\*{3}|\.{3}|^\$\{|^\$\(|^\{\{|^%\(|^<|^\[|example|placeholder|your|change_?me|redacted|dummy|^(?:none|null|nil|true|false|undefined|"
+    rb"string|required|optional|default|todo|password|secret|token|process\.env|os\.environ|getenv).{0,12}$|^12345|^0+$|^(.)\1+$"
+)
+_KINDS = re.compile(rb"[a-z]"), re.compile(rb"[A-Z]"), re.compile(rb"[0-9]"), re.compile(rb"[^0-9A-Za-z]")
+_DATE_OR_NUMBER = re.compile(rb"[0-9.,:/TZ+-]+|v?[0-9]+(?:\.[0-9A-Za-z]+)+|[0-9]+[a-zA-Z]{1,3}")
+
+
+def _kinds(value: bytes) -> int:
+    return sum(kind.search(value) is not None for kind in _KINDS)
+
+
+def _chosen(*, quoted: bool, generated: bool) -> Check:
+    """Judge a value. `generated` asks for what a machine makes (keys, tokens); otherwise what a person would choose is enough."""
+
+    def check(reading: Reading, start: int, end: int) -> bool:
+        value = reading.data[start:end]
+        if _FILLER.search(value) or _DATE_OR_NUMBER.fullmatch(value):
+            return False
+        if generated:
+            return _generated(value)
+        if _WORD.fullmatch(value):
+            return False
+        path = _PATH.fullmatch(value)
+        if path is not None and (not quoted or b"/" in value) and not re.search(rb"[0-9]", value):
+            return False
+        return _kinds(value) >= (2 if quoted else 3) or (len(value) >= 12 and _generated(value)) or (_kinds(value) >= 2 and bool(_KINDS[2].search(value)))
+
+    return check
+
+
+def _generated(value: bytes) -> bool:
+    if len(value) < 10 or _WORD.fullmatch(value) or not _KINDS[2].search(value):
+        return False
+    return entropy(value) >= (3.0 if len(value) < 20 else 3.2) and not re.search(rb"[/.:](?:[a-z]{3,}[/.:]){2}", value)
+
+
+def _userinfo(reading: Reading, start: int, end: int) -> bool:
+    value = reading.data[start:end]
+    return not _FILLER.search(value) and not re.fullmatch(rb"(?i)pass(?:word|wd)?|pwd|secret|token|user", value)
+
+
+def _base64_pair(reading: Reading, start: int, end: int) -> bool:
+    value = reading.data[start:end]
+    return _kinds(value) >= 2 and not _FILLER.search(value)
+
+
+_PASSWORDS = "pass(?:word|wd|phrase|code|wort)?s?|pwd|passwd|pw|contrase.a|wachtwoord|kennwort|senha"
+_HEAD = r"(?i:(?:^|[^A-Za-z]|[a-z_]))"
+
+
+def recognizers() -> list[Recognizer]:
+    def secret(name: str, span: str, left: str, right: str, check: Check, trigger: str = "", score: float = 0.85) -> Rule:
+        return Rule(name, "SECRET", span, left=left, right=right, check=check, trigger=trigger, score=score, rank=SECRET_RANK)
+
+    end = r"(?:$|[\s\"'`<>,;(){}\[\]|&\\])"
+    any_trigger = r"(?i)(?:pass|pwd?|secret|token|key|auth|cred|bearer|nonce|salt|contrase|wachtwoord|kennwort|senha|haslo)[\w .\"'`\]:-]{0,40}(?:[:=,]|->|is )"
+    return [
+        secret("password_quoted", _QUOTED, rf"(?i:{_PASSWORDS}){_TAIL}{_CLOSE}{_TYPED}{_ASSIGN}{_QUOTE}", r"(?:\\{0,3}[\"'`]|$)",
+               _chosen(quoted=True, generated=False), any_trigger),
+        secret("password_bare", _BARE, rf"(?i:{_PASSWORDS}){_TAIL}{_CLOSE}[ \t]{{0,2}}(?:=|:|->|=>)[ \t]{{0,2}}", end,
+               _chosen(quoted=False, generated=False), any_trigger, 0.8),
+        secret("password_prose", _BARE, rf"(?i:\b(?:{_PASSWORDS}|pin)(?: (?:for|to) [a-z]{{2,12}})? (?:is|was|ist|es|est)[ :]{{1,2}})[\"'`]?", r"(?:$|[\s\"'`<>,;)])",
+               _chosen(quoted=False, generated=False), any_trigger, 0.75),
+        secret("keyed_quoted", _QUOTED, rf"(?i:{_STRONG}){_TAIL}{_CLOSE}{_TYPED}{_ASSIGN}{_QUOTE}", r"(?:\\{0,3}[\"'`]|$)",
+               _chosen(quoted=True, generated=True), any_trigger),
+        secret("keyed_bare", _BARE, rf"(?i:{_STRONG}){_TAIL}{_CLOSE}[ \t]{{0,2}}(?:=|:|->|=>)[ \t]{{0,2}}", end,
+               _chosen(quoted=False, generated=True), any_trigger, 0.8),
+        secret("keyed_prose", r"[0-9A-Za-z_+/=.-]{14,256}", rf"(?i:\b(?:{_STRONG})(?: is)?[ ]{{1,2}})[\"'`]?", r"(?:$|[\s\"'`<>,;)])",
+               _chosen(quoted=False, generated=True), r"(?i)(?:secret|token|key|bearer)(?: is)? {1,2}[\"'`]?[0-9A-Za-z_+/=.-]{14}", 0.75),
+        secret("url_password", r"[^\s:@/\"'`<>]{3,128}", r"[A-Za-z][A-Za-z0-9+.-]{1,15}://[^\s/:@\"'`<>]{0,40}(?:@[a-z0-9.]{3,20})?:", "@", _userinfo,
+               r"://[^\s/\"'`<>]{0,40}:[^\s\"'`<>]{0,60}@", 0.95),
+        secret("basic_auth", r"[0-9A-Za-z+/_-]{6,400}={0,2}", r"(?i:\bbasic[ ]{1,2})", end + "|:", _base64_pair, r"(?i)\bbasic {1,2}[0-9A-Za-z+/_-]{6}", 0.9),
+        secret("bearer_auth", r"[0-9A-Za-z+/_.~-]{10,500}={0,2}", r"(?i:\b(?:bearer|token|apikey)[ :]{1,2})", end, _chosen(quoted=False, generated=True),
+               r"(?i)\b(?:bearer|token|apikey)[ :]{1,2}[0-9A-Za-z]", 0.9),
+        secret("auth_header", r"[0-9A-Za-z+/_.=~:-]{10,400}", r"(?i:(?:authorization|x-api-key|x-auth-token|private-token)[\"']?[ ]?[:=][ ]?[\"']?)", end,
+               _chosen(quoted=False, generated=True), r"(?i)(?:authorization|x-api-key|x-auth-token|private-token)", 0.9),
+        secret("curl_user", r"[^\s\"'`:]{3,128}", r"(?:-u|--user)[ =]?[\"']?[^\s\"'`:]{1,32}:", r"(?:$|[\s\"'`])", _userinfo, r"(?:-u|--user)[ =]?[\"']?[^\s\"'`:]", 0.85),
+        secret("option", r"[^\s\"'`\\<>]{6,128}", r"(?i:-{1,2}[a-z0-9-]{0,16}(?:password|passphrase|pass|token|secret|bearer|api-?key)[ =]{1,2})\\?[\"'`]?", r"(?:$|[\s\"'`\\])",
+               _chosen(quoted=True, generated=False), r"(?i)-(?:[a-z0-9-]{0,16}(?:pass|token|secret|bearer|key))", 0.85),
+        secret("sql", r"[^\s\"'`\\]{4,128}", r"(?i:identified by(?: password)?|with password|set password ?=|password\()[ ]?\\?[\"'`]", r"\\?[\"'`]", _userinfo,
+               r"(?i)identified by|with password|set password|password\(", 0.95),
+        secret("connection_string", r"[0-9A-Za-z+/%_-]{20,200}={0,2}", r"(?i:(?:accountkey|sharedaccesskey|accesskey|primarykey|sig|signature|authkey)=)", "",
+               _base64_pair, r"(?i)(?:accountkey|sharedaccesskey|accesskey|primarykey|sig|signature|authkey)=", 0.95),
+        secret("connection_password", r"[^\s;\"']{4,128}", r"(?i:;[ ]?(?:pwd|password)=)[{]?", r"(?:$|[;\s\"'])", _userinfo, r"(?i);[ ]?(?:pwd|password)=", 0.95),
+    ]  # fmt: skip

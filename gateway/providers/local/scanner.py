@@ -1,0 +1,169 @@
+"""Which personal data and secrets does this text hold, by form alone? Deterministic, linear in the text, exact over streams.
+
+Theory of operation
+-------------------
+The text is read through its canonical view (`gateway.content.views`) as ASCII bytes, one a character. One linear set of trigger patterns
+says which recognizers are worth running; each of these lists *candidates*, memoryless: from the text near the candidate alone.
+`_resolve` walks them by start: a candidate that begins inside an accepted span is dropped; one that overlaps a later candidate of higher
+rank yields to it. Both rules look only forward from a start, so the walk may begin anew at any position outside an accepted span with
+the same result: INVARIANT, property-tested, and the reason that a stream gives the spans of the whole text.
+
+`viable_from`: a candidate without blanks lies inside a run of non-blanks, so nothing before the last run can change by its growth; a
+candidate with blanks is found by the automatically derived pattern of all its prefixes, matched backwards from the end. Where such a
+prefix reaches back over complete candidates of lower rank, these may still have to yield, so the result moves back over them. Every
+candidate is bounded, so that text without blanks is released too: after `MAX_TOKEN` characters, or `MAX_LONG` for key blocks and tokens.
+
+SECURITY: the set's automaton answers with nothing when it runs out of memory. A canary is appended to each text and has a pattern of its
+own; where it is not reported, every recognizer runs.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+
+import re2
+
+from gateway.content import views
+from gateway.evidence import Span
+from gateway.providers.local.recognizers import addresses, credentials, identifiers, labelled, network, numbers, secrets
+from gateway.providers.local.recognizers.base import LEFT, MAX_LONG, MAX_PHRASE, MAX_TOKEN, SECRET_RANK, WEAK, Found, Reading, Recognizer, compiled
+from gateway.providers.local.recognizers.prefixes import prefix_of
+
+LEFT_ORIGINAL = 192  # original characters that the evidence of a candidate may reach back; padding with ignorable ones gains nothing
+LEFT_CONTEXT = 320  # `LEFT_ORIGINAL`, what a cut-off run of ignorable characters may distort, and room
+_CANARY = b"\nzqxcanaryqzx"
+_RANKS = 4
+_LAST_RUN = re.compile(rb"[^\s]*\Z")
+_BLANK = b" \t\n\r\x0b\x0c"
+
+
+class PatternScanner:
+    """Implements `ports.SpanDetector`. Immutable after construction; safe to share between threads."""
+
+    name = "patterns"
+    version = "1"
+    left_context = LEFT_CONTEXT
+
+    def __init__(self, *, urls: bool = False, dates: bool = False, set_memory: int = 32 << 20) -> None:
+        self._long = (secrets.PrivateKey(), secrets.SignedToken())
+        self._recognizers: tuple[Recognizer, ...] = (
+            *network.recognizers(urls=urls), numbers.Numbers(), *identifiers.recognizers(), *labelled.recognizers(dates=dates),
+            *addresses.recognizers(), *secrets.recognizers(), *credentials.recognizers(),
+        )  # fmt: skip
+        options = re2.Options()
+        options.log_errors = False
+        options.max_mem = set_memory
+        self._set = re2.Set.SearchSet(options)
+        triggers: dict[str, list[Recognizer]] = {}
+        for recognizer in self._recognizers:
+            triggers.setdefault(recognizer.trigger, []).append(recognizer)
+        for trigger in triggers:
+            self._set.Add(trigger)
+        self._groups = tuple(tuple(group) for group in triggers.values())
+        self._canary = len(self._groups)
+        self._set.Add(_CANARY.decode("ascii").strip())
+        self._set.Compile()
+        phrases = dict.fromkeys(recognizer.phrase for recognizer in self._recognizers if recognizer.phrase)
+        self._unfinished = compiled("(" + "|".join(rf"(?:{prefix_of(phrase)}|(?:{phrase})[^\s]*)" for phrase in phrases) + r")\z")
+
+    def scan(self, text: str, start: int = 0) -> list[Span]:
+        """Return resolved spans that begin at or after `start`; `text[:start]` is context only."""
+        base = max(0, start - LEFT_CONTEXT)
+        view = views.canonical(text[base:] if base else text)
+        candidates = self._candidates(view, start - base)
+        if not candidates:
+            return []
+        spans: list[Span] = []
+        for candidate in _resolve(candidates):
+            begin, end = view.original(candidate.start, -candidate.reach)
+            spans.append(Span(begin + base, end + base, candidate.type, candidate.score, candidate.name))
+        return spans
+
+    def viable_from(self, text: str, start: int = 0) -> int:
+        """Return the least index from which more text could begin, extend or change a span; see `ports.SpanDetector`."""
+        base = max(0, start - LEFT)
+        view = views.canonical(text[base:] if base else text)
+        data = view.text.encode("ascii", "replace")
+        at = self._viable(view, data, _position(view, start - base))
+        if at >= len(data):
+            return len(text)
+        return max(start, base + (at if view.offsets is None else view.offsets[at]))
+
+    def _viable(self, view: views.View, data: bytes, start: int) -> int:
+        size = len(data)
+        run = _last_run(data)
+        at = max(run, size - MAX_TOKEN)
+        found = self._unfinished.search(data, max(start, run - MAX_PHRASE))
+        phrase = found.start() if found is not None else size
+        for recognizer in self._long:
+            if (recognizer is self._long[0] and b"-----BEGIN" in data) or at > run:
+                opened = recognizer.open_from(data, start)
+                phrase = min(phrase, opened if opened >= 0 else size)
+        if phrase < run or at > run:
+            at = self._clear(view, min(at, phrase))
+        return at
+
+    def _clear(self, view: views.View, at: int) -> int:
+        """Move back over complete candidates that a candidate still to come could make yield; each yields to a higher rank only."""
+        candidates = self._candidates(view, 0)
+        for _ in range(_RANKS):
+            at = min([at, *(c.start for c in candidates if c.start < at < -c.reach)])
+        return at
+
+    def _candidates(self, view: views.View, start: int) -> list[Found]:
+        """Return all candidates whose original position is `start` or later, sorted."""
+        data = view.text.encode("ascii", "replace")
+        hits: Sequence[int] = self._set.Match(data + _CANARY)
+        if self._canary not in hits:
+            hits = range(self._canary)
+        elif len(hits) == 1:
+            return []
+        reading = Reading(data)
+        begin = _position(view, start)
+        found: list[Found] = []
+        for hit in hits:
+            if hit != self._canary:
+                for recognizer in self._groups[hit]:
+                    found += recognizer.find(reading, begin)
+        if view.offsets is not None:
+            offsets = view.offsets
+            found = [c for c in found if offsets[c.start] >= start and offsets[c.start] - offsets[c.origin] <= LEFT_ORIGINAL]
+        found.sort()
+        return found
+
+
+def _position(view: views.View, start: int) -> int:
+    return start if view.offsets is None else bisect_left(view.offsets, start)
+
+
+def _last_run(data: bytes) -> int:
+    """Return where the last run of non-blanks begins; the end of the text when it ends with a blank."""
+    tail = data[-MAX_TOKEN - 1 :]
+    at = max(tail.rfind(b" "), tail.rfind(b"\n"), tail.rfind(b"\t"), tail.rfind(b"\r"), tail.rfind(b"\x0b"), tail.rfind(b"\x0c"))
+    return len(data) - len(tail) + at + 1 if at >= 0 else max(0, len(data) - len(tail))
+
+
+def _resolve(candidates: Sequence[Found]) -> list[Found]:
+    accepted: list[Found] = []
+    end = 0
+    for index, candidate in enumerate(candidates):
+        if candidate.start >= end and not _yields(candidates, index):
+            accepted.append(candidate)
+            end = -candidate.reach
+    return accepted
+
+
+def _yields(candidates: Sequence[Found], index: int) -> bool:
+    """Tell whether a later, overlapping candidate of higher rank takes precedence, which itself yields to none."""
+    mine = candidates[index]
+    end = -mine.reach
+    for later in range(index + 1, len(candidates)):
+        other = candidates[later]
+        if other.start >= end:
+            return False
+        beats = other.order < mine.order and other.start > mine.start and (-other.reach > end or -mine.order == WEAK)
+        if beats and not _yields(candidates, later):
+            return True
+    return False
