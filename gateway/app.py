@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import sys
 import time
 import uuid
 from collections import Counter
@@ -26,8 +25,10 @@ from gateway.assembly import (
     forwarder,
     inspection,
     issuers_and_tenants,
+    pepper,
     route_facts,
     signing_key,
+    specs_source,
 )
 from gateway.audit import record
 from gateway.audit.log import AuditLog
@@ -45,11 +46,9 @@ from gateway.policy.holder import PolicyHolder
 from gateway.profiles import rules_source
 from gateway.providers.local import moderation
 from gateway.providers.local.secrets import resolve
-from gateway.providers.local.tokenizer import load_tokenizer
+from gateway.providers.local.tokenizer import lazy_tokenizer
 from gateway.refusals import Refusal
-from gateway.schema.validate import Catalogue
 from gateway.settings import Settings, host_port
-from gateway.telemetry.logs import place
 from gateway.telemetry.metrics import Metrics
 
 logger = logging.getLogger("gateway")
@@ -95,7 +94,7 @@ class Application:
             **{f"keys:{name}": good for name, good in keys.items()},
             "policies": self.house.policies.status.ready,
             "audit": self.log.healthy,
-            "backends": self.house.forwarder.available(),
+            "backends": self.house.forwarder.ready(),
             "serving": not self.house.active.draining,
         }
 
@@ -141,8 +140,8 @@ class Application:
         metrics.policy_generation.set(self.house.policies.status.generation)
         metrics.policy_healthy.set(0 if self.house.policies.status.faults else 1)
         metrics.cache_entries.set(len(self._inspection.cache))
-        for name, opened in self.house.forwarder.breakers().items():
-            metrics.backend_open.labels(name).set(1 if opened else 0)
+        for name, state in self.house.forwarder.states().items():
+            metrics.backend_open.labels(name).set(1 if state == "open" else 0)
         return metrics.render()
 
     async def start(self, *, sockets: Mapping[str, Any] | None = None) -> None:
@@ -257,7 +256,6 @@ async def build(settings: Settings, *, unsafe_development: bool = False) -> Appl
         invariants=Path(settings.policies.invariants) if settings.policies.invariants else None,
         zones=Zones(dict(settings.network.zones)),
     )
-    pepper = resolve(settings.audit.pepper).reveal()
     log = AuditLog.open(
         Path(settings.audit.directory),
         origin=settings.audit.origin,
@@ -272,12 +270,13 @@ async def build(settings: Settings, *, unsafe_development: bool = False) -> Appl
         authenticator=authenticator,
         match=match,
         policies=holder,
-        catalogue=Catalogue(settings.routes, lambda: holder.current.schemas, load_tokenizer()),
+        specs=specs_source(settings),
+        tokenizer=lazy_tokenizer(),
         counters=counter_store(settings),
         inspection=inspected,
         rules=rules_source(ner_enabled=ner is not None),
         log=log,
-        prints=record.Pseudonymiser(pepper),
+        prints=record.Pseudonymiser(pepper(resolve(settings.audit.pepper).reveal())),
         forwarder=forwarder(settings, resolve),
         metrics=metrics,
         prices={name: TokenPrice(p.input, p.output) for name, p in settings.prices.items()},
@@ -293,11 +292,3 @@ async def build(settings: Settings, *, unsafe_development: bool = False) -> Appl
         active=Gate(),
     )
     return Application(settings, house, log, inspected, summary, ner)
-
-
-def fail(error: BaseException) -> str:
-    """Return one line for a start that failed, without a trace."""
-    return str(error) or place(error)
-
-
-__all__ = ["Application", "DevelopmentIssuerRefused", "build", "fail", "sys"]

@@ -29,6 +29,7 @@ from gateway.ports import ClientGone, CounterStore, LogUnavailable, RecordLog
 from gateway.pouring import Outcome, Sink, answer_locally, pour
 from gateway.refusals import (
     AUDIT_UNAVAILABLE,
+    CONTENT_FILTER,
     INTERNAL,
     INVALID_API_KEY,
     INVALID_REQUEST,
@@ -37,14 +38,16 @@ from gateway.refusals import (
     Refusal,
 )
 from gateway.schema import strict_json
-from gateway.schema.validate import Catalogue, validate
+from gateway.schema.tokens import Tokenizer
+from gateway.schema.validate import Specs, validate
 from gateway.telemetry.logs import place
 from gateway.telemetry.metrics import Metrics
-from gateway.upstream.answer import Answer
+from gateway.upstream.answer import Answer, UpstreamFiltered
 from gateway.upstream.forward import Forwarder
 
 logger = logging.getLogger("gateway")
 LOCAL = frozenset({Operation.MODELS_LIST, Operation.MODELS_GET, Operation.MODERATIONS})  # answered by the gateway itself
+MAX_EXCHANGE_S = 900.0  # nothing is served longer, whatever backends and clients do
 BODILESS = frozenset({Operation.MODELS_LIST, Operation.MODELS_GET})
 
 
@@ -90,7 +93,8 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     authenticator: Authenticator
     match: Callable[[str, str], Match]
     policies: PolicyHolder
-    catalogue: Catalogue
+    specs: Callable[[Any], Specs]
+    tokenizer: Tokenizer | None
     counters: CounterStore
     inspection: Inspection
     rules: Callable[[Any, str], Rules]
@@ -223,7 +227,7 @@ def decide(subject: Subject, asked: Asked, house: House, exchange: Exchange) -> 
 
 def shape(permit: Permit, house: House, exchange: Exchange) -> ValidRequest:
     """In what shape: closed schema, limits injected, every text named."""
-    valid = validate(permit, house.catalogue)
+    valid = validate(permit, house.specs(permit.generation), house.tokenizer)
     exchange.schema = permit.asked.operation.value
     exchange.uninspected = valid.uninspected
     exchange.input_tokens_estimate = valid.input_tokens
@@ -305,7 +309,11 @@ async def deliver(
 async def forward(prompt: ScreenedRequest, opened: Opened, house: House, exchange: Exchange) -> Answer:
     """To whom: the first permitted backend that answers."""
     del opened  # evidence that the intent is durable
-    answer = await house.forwarder.forward(prompt, request_id=exchange.request_id)
+    answer = await house.forwarder.forward(prompt, deadline_s=house.mono_s() + MAX_EXCHANGE_S, request_id=exchange.request_id)
+    if isinstance(answer, UpstreamFiltered):
+        exchange.backend = answer.backend
+        inner = {"code": "ResponsibleAIPolicyViolation", "content_filter_result": answer.categories}
+        raise Refusal(CONTENT_FILTER, param="prompt", inner=inner, detail="filtered by the backend")
     exchange.backend = answer.backend
     exchange.attempts = answer.attempts
     exchange.timings["first_byte"] = house.mono_s() - exchange.started_mono_s

@@ -89,10 +89,13 @@ async def _whole(
     valid = prompt.valid
     permit = valid.permit
     operation = permit.asked.operation
-    raw = await answer.read(MAX_ANSWER_BYTES)
-    body = answers.parse_answer(operation, raw, model=permit.asked.model, catalogue=house.catalogue, route=permit.route)
-    outcome.reported = answers.usage(body)
-    segments = answers.answer_segments(operation, body, catalogue=house.catalogue, route=permit.route)
+    raw = await answer.response.read(MAX_ANSWER_BYTES)
+    spec = house.specs(permit.generation).find(operation, permit.route)
+    body = answers.parse_answer(
+        operation, raw, model=permit.asked.model, spec=spec, logprobs="logprobs" in permit.obligations.grants
+    )
+    outcome.reported = reported(body.get("usage"))
+    segments = answers.answer_segments(operation, body, spec)
     outcome.counted_output = sum(len(s.text) for s in segments) // 4 + 1
     findings = Findings()
     scope = Scope(permit.subject.tenant, permit.subject.subject_id.encode())
@@ -103,10 +106,15 @@ async def _whole(
     )
     if result.blocked:
         outcome.name = "blocked"
-        if not answers.withhold(operation, body, verdicts.filter_result(findings.scores, result.blocked)):
+        if "choices" not in body:
             raise Refusal(CONTENT_FILTER, message="the answer was filtered by content policy", detail="answer: " + ",".join(result.blocked))
+        answers.withhold(body)
+        for choice in body["choices"]:
+            choice["content_filter_results"] = verdicts.filter_result(findings.scores, result.blocked)
     else:
         outcome.name = "finished"
+        if result.texts:
+            answers.drop_logprobs(body)
         _rewrite(body, segments, result.texts, prompt)
     data = msgspec.json.encode(body)
     outcome.digest.update(data)
@@ -114,6 +122,14 @@ async def _whole(
         200, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(data)), (b"cache-control", b"no-store"), *headers]
     )
     await sink.end(data)
+
+
+def reported(usage: Any) -> tuple[int, int] | None:
+    """Return (input, output) tokens of a backend's report, None where there is none to believe."""
+    if not isinstance(usage, Mapping):
+        return None
+    given = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
+    return given if all(type(n) is int for n in given) and sum(given) > 0 else None
 
 
 def _rewrite(body: dict[str, Any], segments: Sequence[Segment], texts: Mapping[int, str], prompt: ScreenedRequest) -> None:

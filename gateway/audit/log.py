@@ -17,6 +17,7 @@ Key rotation is not part of this: one directory has one origin and one key; a ne
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import queue
 import sys
@@ -269,11 +270,12 @@ class AuditLog:
         self._writer.store.release()
 
     async def _send_checkpoints(self) -> None:
+        sent = b""
         while True:
-            await self._send_once()
-            sent = self.checkpoint
-            while self.checkpoint is sent:
-                await asyncio.sleep(_SINK_INTERVAL_S)
+            if sent != self.checkpoint:
+                sent = self.checkpoint
+                await self._send_once()
+            await asyncio.sleep(_SINK_INTERVAL_S)
 
     async def _send_once(self) -> None:
         note = self.checkpoint
@@ -324,10 +326,8 @@ class AuditLog:
         while True:
             dirty = self._writer.published != self._writer.edge.size
             wait_s = max(0.0, published_s + self._publish_interval_s - time.monotonic()) if dirty else None
-            try:
+            with contextlib.suppress(queue.Empty):
                 self._bell.get(timeout=wait_s)
-            except queue.Empty:
-                pass
             self._rung = False
             while self._queued:
                 self._commit(self._take())

@@ -65,7 +65,7 @@ def open_writer(store: Store, signer: Signer, *, segment_bytes: int, create: boo
     _scan_open(store, writer.open, base.scan_from, base.first)
     published = _Published(_published(store, verifier), writer)
     torn = 0
-    for number, (first, path) in enumerate(segments):
+    for number, (_, path) in enumerate(segments):
         frames = frames if number == 0 else read_frames(_segment(store, path))
         torn = _replay(writer, verifier, frames, path, published.see, last=number == len(segments) - 1)
     published.judge()

@@ -92,6 +92,6 @@ async def live_faults(settings: Settings) -> list[str]:
     faults += [f"issuer `{name}`: no usable keys" for name, good in authenticator.ready().items() if not good]
     await authenticator.aclose()
     asked = forwarder(settings, resolve)
-    faults += [f"backend `{name}`: {why}" for name, why in (await asked.probe()).items() if why]
+    faults += [f"backend `{name}`: cannot be reached" for name, good in (await asked.warm()).items() if not good]
     await asked.aclose()
     return faults

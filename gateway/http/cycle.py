@@ -107,7 +107,7 @@ class Cycle:
     async def run(self, app: ASGI3Application) -> None:
         """Run the application; an answer it left unfinished becomes a 500 or a broken connection, never a hanging one."""
         try:
-            await app(self.scope, self.receive, self.send)  # type: ignore[arg-type]
+            await app(self.scope, self.receive, self.send)
         finally:
             if not self.complete and not self.disconnected:
                 self._connection.cycle_failed()

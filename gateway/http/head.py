@@ -90,6 +90,7 @@ _QUERY = re.compile(rb"[\x21\x22\x24-\x7e]*+")
 # SECURITY: no `_` in a name (CVE-2025-64484), no space before the colon, no folding, no bare CR or LF, no control character,
 # TAB included. Bytes 0x80-0xff are obs-text, legal in a value.
 _FIELDS = re.compile(rb"(?:[A-Za-z0-9-]++:[\x20-\x7e\x80-\xff]*+\r\n)*+\r\n")
+_BARE_LF = re.compile(rb"(?<!\r)\n")
 _HOST = re.compile(
     rb"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?",
 )
@@ -129,6 +130,14 @@ def read_line(raw: bytes | bytearray, query_bytes: int) -> Target:
 
 def _has_dot_segment(path: bytes) -> bool:
     return b"/." in path and not {b".", b".."}.isdisjoint(path.split(b"/"))
+
+
+def check_partial(raw: bytes | bytearray, seen: int, query_bytes: int) -> None:
+    """Refuse early a head that cannot become a good one; `raw[:seen]` was checked before. Raises `BadHead`."""
+    if _BARE_LF.search(raw, seen) is not None or not 65 <= raw[0] <= 90:
+        raise BadHead(Fault.FIELD_SYNTAX)
+    if b"\r\n" in raw:
+        read_line(raw, query_bytes)
 
 
 def check_syntax(raw: bytes | bytearray, start: int, end: int) -> None:

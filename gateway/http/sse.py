@@ -48,19 +48,18 @@ class SseParser:
         if self._fault is not None:
             raise self._fault
         if (
-            data.startswith(b"data: ")
-            and data.endswith(b"\n\n")
+            not self._held
             and data.isascii()
-            and not self._held
-            and data.count(b"\n") == 2
-            and b"\r" not in data
-            and len(data) <= self._max
+            and data.startswith(b"data: ")
+            and data.endswith(b"\n\n")
+            and data.find(b"\n") == len(data) - 2 < self._max
+            and data.find(b"\r") < 0
             and not self._skip_lf
         ):
             # One whole plain event, as nearly every read is. It begins with neither a mark nor a line end, so no state matters.
             self._started = True
             return [Event(data[6:-2])]
-        if not self._started or self._skip_lf or b"\r" in data:
+        if not self._started or self._skip_lf or data.find(b"\r") >= 0:
             data = self._normalise(data)
         held = self._held
         if held:

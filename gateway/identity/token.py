@@ -11,7 +11,7 @@ library call is said where it stands.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from gateway.identity.claims import Rejected, Step, VerifiedClaims, describe
@@ -26,6 +26,8 @@ _COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _FORBIDDEN_HEADERS: Final = frozenset({"crit", "b64", "zip", "jku", "x5u", "x5c", "jwk", "cty"})
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 _END_OF_TIME: Final = 1 << 40
+
+KeySetOf = Callable[[str], KeySet | None]
 
 
 class KeyUnknown(Rejected):
@@ -50,15 +52,15 @@ class Opened:
         self.signature = signature
 
 
-def verify_token(token: str, trusted: Mapping[str, TrustedIssuer], keysets: Mapping[str, KeySet], now_s: int) -> VerifiedClaims:
+def verify_token(token: str, trusted: Mapping[str, TrustedIssuer], keyset_of: KeySetOf, now_s: int) -> VerifiedClaims:
     """Return the verified claims of `token` at `now_s` (seconds since 1970). Raises `Rejected`, of which `KeyUnknown` is one.
 
-    `trusted` and `keysets` are keyed by exact `iss`. The result holds only claims this gateway understands.
+    `trusted` is keyed by exact `iss`; `keyset_of` gives the pinned key set of one, None where it has none. The result holds only claims this gateway understands.
     """
     opened = open_token(token)  # 1 to 4
     claims = _read_claims(opened)  # 5
     issuer = _select_issuer(claims, trusted)  # 6
-    key = _select_key(opened, issuer, keysets)  # 7, 8
+    key = _select_key(opened, issuer, keyset_of)  # 7, 8
     check_signature(opened, key, issuer.algorithms)  # 9
     # INVARIANT: every claim read above this line was only used to choose by exact match among configured values.
     issued_at_s, not_before_s, expires_at_s = _check_times(claims, issuer, now_s)  # 10
@@ -124,12 +126,12 @@ def _select_issuer(claims: Mapping[str, Any], trusted: Mapping[str, TrustedIssue
     return issuer
 
 
-def _select_key(opened: Opened, issuer: TrustedIssuer, keysets: Mapping[str, KeySet]) -> VerificationKey:
+def _select_key(opened: Opened, issuer: TrustedIssuer, keyset_of: KeySetOf) -> VerificationKey:
     # 7. Algorithm: on the issuer's list, which holds asymmetric names alone.
     if opened.algorithm not in issuer.algorithms:
         raise Rejected(Step.ALGORITHM, "alg is not allowed for the issuer")
     # 8. Key: by kid, from the pinned key set of this issuer and of no other.
-    keyset = keysets.get(issuer.iss)
+    keyset = keyset_of(issuer.iss)
     key = None if keyset is None else keyset.keys.get(opened.kid)
     if key is None:
         raise KeyUnknown(issuer.iss, opened.kid)
@@ -149,10 +151,8 @@ def check_signature(opened: Opened, key: VerificationKey, algorithms: frozenset[
 def _check_times(claims: Mapping[str, Any], issuer: TrustedIssuer, now_s: int) -> tuple[int, int, int]:
     # 10. Times: whole seconds in a sane range; valid now within the leeway; and not for longer than the issuer's cap.
     expires_at_s, issued_at_s = _seconds(claims, "exp"), _seconds(claims, "iat")
-    if "nbf" in claims or issuer.kind is not IssuerKind.OIDC:  # some OpenID providers write none; the named kinds all do
-        not_before_s = _seconds(claims, "nbf")
-    else:
-        not_before_s = issued_at_s
+    required = issuer.kind is not IssuerKind.OIDC  # some OpenID providers write no `nbf`; the named kinds all do
+    not_before_s = _seconds(claims, "nbf") if required or "nbf" in claims else issued_at_s
     leeway = issuer.leeway_s
     if now_s >= expires_at_s + leeway:
         raise Rejected(Step.TIME, "expired")

@@ -151,9 +151,6 @@ def _case(table: Table, policies: PolicySet) -> Case:
         table.fault(f"there is no policy `{name}`", "because")
     obliged = table.table("obliged")
     obliged.known(*_OBLIGED)
-    probe: list[Fault] = []
-    marker = Table(table.file, table._text, {}, probe, table.path)
-    marker.fault("")
     return Case(
         name=table.string("name"),
         subject=_subject(who),
@@ -165,7 +162,7 @@ def _case(table: Table, policies: PolicySet) -> Case:
         because=because,
         obliged=obliged.data,
         file=table.file,
-        line=probe[0].line,
+        line=table.line,
     )
 
 

@@ -26,6 +26,10 @@ class Table:
         path = (*self.path, *key)
         self._faults.append(Fault(self.file, line_of(self._text, path), message))
 
+    @property
+    def line(self) -> int:
+        return line_of(self._text, self.path)
+
     def where(self) -> str:
         return ".".join(str(part) for part in self.path)
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from gateway.upstream.breaker import Breaker, Outcome, Ticket
-from gateway.upstream.connection import Response
+from gateway.upstream.response import Response
 
 # What an operator or a record may want of a backend's head. Nothing of it reaches a client unless `http/reply.py` says so.
 _KEPT = frozenset(

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from gateway.ports import UpstreamError
 from gateway.upstream.bounds import Limits, Timeouts
-from gateway.upstream.connection import Response
 from gateway.upstream.pool import Pool
+from gateway.upstream.response import Response
 
 _TARGET = re.compile(r"/[!-~]*")  # visible ASCII alone: no blank, no control, nothing to split a request line with
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # token, RFC 9110 section 5.6.2

@@ -22,8 +22,8 @@ from gateway.refusals import Refusal
 from gateway.upstream.answer import Answer, UpstreamFiltered
 from gateway.upstream.breaker import Breaker, BreakerRules, Outcome, State, Ticket
 from gateway.upstream.client import BackendClient
-from gateway.upstream.connection import Response
 from gateway.upstream.errors import Failure, Trouble, error_code, failure_of_error, failure_of_status, filtered_categories, is_too_long
+from gateway.upstream.response import Response
 from gateway.upstream.retry import BudgetRules, RetryBudget
 from gateway.upstream.route import Backend, Route, order, upstream_path
 

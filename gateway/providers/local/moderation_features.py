@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 GRAM_BITS = 18
 PAIR_BITS = 18
-WORD_BITS = 17
+WORD_BITS = 18
 MAX_WORD_CHARS = 24
 START = 0x9E3779B9  # the word before the first word
 

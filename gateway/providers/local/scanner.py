@@ -28,15 +28,14 @@ import re2
 from gateway.content import views
 from gateway.evidence import Span
 from gateway.providers.local.recognizers import addresses, credentials, identifiers, labelled, network, numbers, secrets
-from gateway.providers.local.recognizers.base import LEFT, MAX_LONG, MAX_PHRASE, MAX_TOKEN, SECRET_RANK, WEAK, Found, Reading, Recognizer, compiled
-from gateway.providers.local.recognizers.prefixes import prefix_of
+from gateway.providers.local.recognizers.base import LEFT, MAX_PHRASE, MAX_TOKEN, WEAK, Found, Reading, Recognizer, compiled
+from gateway.providers.local.recognizers.prefixes import unfinished
 
 LEFT_ORIGINAL = 192  # original characters that the evidence of a candidate may reach back; padding with ignorable ones gains nothing
 LEFT_CONTEXT = 320  # `LEFT_ORIGINAL`, what a cut-off run of ignorable characters may distort, and room
 _CANARY = b"\nzqxcanaryqzx"
 _RANKS = 4
-_LAST_RUN = re.compile(rb"[^\s]*\Z")
-_BLANK = b" \t\n\r\x0b\x0c"
+_LETTER = re.compile("[\u00c0-\u1fff]")  # alphabets written with blanks between words; CJK is not
 
 
 class PatternScanner:
@@ -66,7 +65,7 @@ class PatternScanner:
         self._set.Add(_CANARY.decode("ascii").strip())
         self._set.Compile()
         phrases = dict.fromkeys(recognizer.phrase for recognizer in self._recognizers if recognizer.phrase)
-        self._unfinished = compiled("(" + "|".join(rf"(?:{prefix_of(phrase)}|(?:{phrase})[^\s]*)" for phrase in phrases) + r")\z")
+        self._unfinished = compiled("(?:" + "|".join(unfinished(phrase) for phrase in phrases) + r")\z")
 
     def scan(self, text: str, start: int = 0) -> list[Span]:
         """Return resolved spans that begin at or after `start`; `text[:start]` is context only."""
@@ -85,7 +84,7 @@ class PatternScanner:
         """Return the least index from which more text could begin, extend or change a span; see `ports.SpanDetector`."""
         base = max(0, start - LEFT)
         view = views.canonical(text[base:] if base else text)
-        data = view.text.encode("ascii", "replace")
+        data = _bytes(view)
         at = self._viable(view, data, _position(view, start - base))
         if at >= len(data):
             return len(text)
@@ -114,7 +113,7 @@ class PatternScanner:
 
     def _candidates(self, view: views.View, start: int) -> list[Found]:
         """Return all candidates whose original position is `start` or later, sorted."""
-        data = view.text.encode("ascii", "replace")
+        data = _bytes(view)
         hits: Sequence[int] = self._set.Match(data + _CANARY)
         if self._canary not in hits:
             hits = range(self._canary)
@@ -132,6 +131,12 @@ class PatternScanner:
             found = [c for c in found if offsets[c.start] >= start and offsets[c.start] - offsets[c.origin] <= LEFT_ORIGINAL]
         found.sort()
         return found
+
+
+def _bytes(view: views.View) -> bytes:
+    """One byte a character: letters of other alphabets as DEL, which may be part of a mailbox name, anything else as `?`."""
+    text = view.text
+    return text.encode() if text.isascii() else _LETTER.sub("\x7f", text).encode("ascii", "replace")
 
 
 def _position(view: views.View, start: int) -> int:

@@ -18,7 +18,6 @@ from gateway.evidence import Operation, Role, Segment, Use
 from gateway.refusals import Refusal
 from gateway.schema import strict_json
 from gateway.schema.operations.spec import (
-    BOOLEAN,
     Draft,
     Path,
     Schema,
@@ -66,7 +65,7 @@ def _infer_schema() -> Schema:
     return closed(
         {
             "id": label(Role.USER),
-            "parameters": settled("binary tensors are never asked for; dropped", closed({"binary_data_output": {**BOOLEAN, "const": False}})),
+            "parameters": settled("JSON is what the gateway reads; dropped", closed({"binary_data_output": {"const": False}})),
             "inputs": array(either(texts, _tensor(enum(*NUMERIC), numbers)), least=1, most=MAX_TENSORS),
             "outputs": array(wanted, most=MAX_TENSORS),
         },
@@ -171,10 +170,11 @@ def _read(data: bytes, which: str, faults: list[str]) -> Schema | None:
     return schema
 
 
-def _kinds(schema: Schema) -> list[str]:
+def _kind(schema: Schema) -> str:
+    """Return the one type beside null, or "" if there is not just one."""
     kind = schema.get("type")
-    kinds = kind if isinstance(kind, list) else [kind]
-    return [one for one in kinds if one != "null"] or ["null"]
+    kinds = [one for one in kind if one != "null"] if isinstance(kind, list) else [kind]
+    return kinds[0] if len(kinds) == 1 and isinstance(kinds[0], str) and kinds[0] in _KEYWORDS else ""
 
 
 def _check(schema: Any, at: str, faults: list[str]) -> None:
@@ -182,11 +182,10 @@ def _check(schema: Any, at: str, faults: list[str]) -> None:
     if not isinstance(schema, dict):
         faults.append(f"{at}: must be a schema")
         return
-    kinds = _kinds(schema)
-    if len(kinds) != 1 or not isinstance(kinds[0], str) or kinds[0] not in _KEYWORDS:
+    kind = _kind(schema)
+    if not kind:
         faults.append(f"{at}: `type` must name one of {', '.join(_KEYWORDS)}, or a list of one of them and null")
         return
-    kind = kinds[0]
     faults.extend(f"{at}: `{word}` is not supported here" for word in sorted(schema.keys() - _KEYWORDS[kind] - _DESCRIPTIVE - {"type"}))
     if kind == "object":
         _check_object(schema, at, faults)

@@ -60,8 +60,8 @@ def recognizers() -> list[Recognizer]:
         place("military_post", r"(?:APO|FPO|DPO),? A[AEP] [0-9]{5}"),
         place("uk_postcode", _UK_CODE),
         place("ca_postcode", "[ABCEGHJ-NPRSTVXY][0-9][ABCEGHJ-NPRSTV-Z] [0-9][ABCEGHJ-NPRSTV-Z][0-9]"),
-        place("nl_postcode", "[1-9][0-9]{3} [A-Z]{2}(?:,? [A-Z][a-z]{2,20})", score=0.7),
+        place("nl_postcode", "[1-9][0-9]{3} [A-Z]{2}(?:,? [A-Z][a-z]{2,20})", left=r"(?:,|\n)[ ]{0,2}", score=0.7),
         place("es_code_town", rf"[0-5][0-9]{{4}}(?: -|,|\.)? {_CAPS}", left=r"(?:,|\.|-|\n|[0-9])[ ]{1,2}", score=0.6),
         place("postcode", r"[0-9]{4,5}(?:-[0-9]{3,4})?|[0-9]{3} [0-9]{2}",
-              left=r"(?i:\b(?:zip|postal|post|plz|cp|c\.p\.|codigo postal|code postal|cap)(?: ?code)?)(?i: ?(?:is|:|=|-)?[ ]{0,2})"),
+              left=r"(?i:\b(?:zip(?: ?code)?|postal code|post ?code|plz|cp|c\.p\.|codigo postal|code postal|cap))(?i: ?(?:is|:|=|-)?[ ]{0,2})"),
     ]  # fmt: skip

@@ -6,6 +6,8 @@ a word, a path, a call, a placeholder or another identifier.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 
 from gateway.providers.local.recognizers.base import SECRET_RANK, Check, Reading, Recognizer, Rule
@@ -39,13 +41,26 @@ def _kinds(value: bytes) -> int:
     return sum(kind.search(value) is not None for kind in _KINDS)
 
 
+# Words that merely contain a keyword.
+_INNOCENT = re.compile(rb"passport|passenger|passag|compass|bypass|passed|passing|author(?!i[sz])|keyboard|keyword|monkey|turkey|tokeni|public[ _-]?key|pwdump|mask")
+_HUMPS = re.compile(rb"[A-Z]?[a-z]+|[A-Z]+")
+
+
+def _scrambled(value: bytes) -> bool:
+    """Letters whose case changes too often for words: `kFJSgOmU`."""
+    humps = _HUMPS.findall(value)
+    return value.isalpha() and len(value) >= 8 and len(humps) >= 3 and len(value) < 3 * len(humps)
+
+
 def _chosen(*, quoted: bool, generated: bool) -> Check:
     """Judge a value. `generated` asks for what a machine makes (keys, tokens); otherwise what a person would choose is enough."""
 
     def check(reading: Reading, start: int, end: int) -> bool:
         value = reading.data[start:end]
-        if _FILLER.search(value) or _DATE_OR_NUMBER.fullmatch(value):
+        if _FILLER.search(value) or _DATE_OR_NUMBER.fullmatch(value) or _INNOCENT.search(reading.before(start, 40)):
             return False
+        if quoted and _scrambled(value):
+            return True
         if generated:
             return _generated(value)
         if _WORD.fullmatch(value):
@@ -74,7 +89,16 @@ def _base64_pair(reading: Reading, start: int, end: int) -> bool:
     return _kinds(value) >= 2 and not _FILLER.search(value)
 
 
-_PASSWORDS = "pass(?:word|wd|phrase|code|wort)?s?|pwd|passwd|pw|contrase.a|wachtwoord|kennwort|senha"
+def _basic(reading: Reading, start: int, end: int) -> bool:
+    """The credentials of RFC 7617 hold a colon once decoded."""
+    value = reading.data[start:end].rstrip(b"=")
+    try:
+        return b":" in base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
+    except binascii.Error:
+        return False
+
+
+_PASSWORDS = "pass(?:phrase|code|wort)?s?|pa?s{1,2}wo?r?ds?|pwd|pw|contrase.a|wachtwoord|kennwort|senha"
 _HEAD = r"(?i:(?:^|[^A-Za-z]|[a-z_]))"
 
 
@@ -91,6 +115,8 @@ def recognizers() -> list[Recognizer]:
                _chosen(quoted=False, generated=False), any_trigger, 0.8),
         secret("password_prose", _BARE, rf"(?i:\b(?:{_PASSWORDS}|pin)(?: (?:for|to) [a-z]{{2,12}})? (?:is|was|ist|es|est)[ :]{{1,2}})[\"'`]?", r"(?:$|[\s\"'`<>,;)])",
                _chosen(quoted=False, generated=False), any_trigger, 0.75),
+        secret("password_literal", _QUOTED, rf"(?i:{_PASSWORDS})[ ]{{1,2}}{_QUOTE}", r"(?:\\{0,3}[\"'`]|$)",
+               _chosen(quoted=True, generated=False), r"(?i)(?:pass|pwd|wd)[a-z]{0,8} {1,2}\\?[\"'`]"),
         secret("keyed_quoted", _QUOTED, rf"(?i:{_STRONG}){_TAIL}{_CLOSE}{_TYPED}{_ASSIGN}{_QUOTE}", r"(?:\\{0,3}[\"'`]|$)",
                _chosen(quoted=True, generated=True), any_trigger),
         secret("keyed_bare", _BARE, rf"(?i:{_STRONG}){_TAIL}{_CLOSE}[ \t]{{0,2}}(?:=|:|->|=>)[ \t]{{0,2}}", end,
@@ -99,15 +125,15 @@ def recognizers() -> list[Recognizer]:
                _chosen(quoted=False, generated=True), r"(?i)(?:secret|token|key|bearer)(?: is)? {1,2}[\"'`]?[0-9A-Za-z_+/=.-]{14}", 0.75),
         secret("url_password", r"[^\s:@/\"'`<>]{3,128}", r"[A-Za-z][A-Za-z0-9+.-]{1,15}://[^\s/:@\"'`<>]{0,40}(?:@[a-z0-9.]{3,20})?:", "@", _userinfo,
                r"://[^\s/\"'`<>]{0,40}:[^\s\"'`<>]{0,60}@", 0.95),
-        secret("basic_auth", r"[0-9A-Za-z+/_-]{6,400}={0,2}", r"(?i:\bbasic[ ]{1,2})", end + "|:", _base64_pair, r"(?i)\bbasic {1,2}[0-9A-Za-z+/_-]{6}", 0.9),
+        secret("basic_auth", r"[0-9A-Za-z+/_-]{6,400}={0,2}", r"(?i:\bbasic[ ]{1,2})", end + "|:", _basic, r"(?i)\bbasic {1,2}[0-9A-Za-z+/_-]{6}", 0.9),
         secret("bearer_auth", r"[0-9A-Za-z+/_.~-]{10,500}={0,2}", r"(?i:\b(?:bearer|token|apikey)[ :]{1,2})", end, _chosen(quoted=False, generated=True),
                r"(?i)\b(?:bearer|token|apikey)[ :]{1,2}[0-9A-Za-z]", 0.9),
         secret("auth_header", r"[0-9A-Za-z+/_.=~:-]{10,400}", r"(?i:(?:authorization|x-api-key|x-auth-token|private-token)[\"']?[ ]?[:=][ ]?[\"']?)", end,
                _chosen(quoted=False, generated=True), r"(?i)(?:authorization|x-api-key|x-auth-token|private-token)", 0.9),
-        secret("curl_user", r"[^\s\"'`:]{3,128}", r"(?:-u|--user)[ =]?[\"']?[^\s\"'`:]{1,32}:", r"(?:$|[\s\"'`])", _userinfo, r"(?:-u|--user)[ =]?[\"']?[^\s\"'`:]", 0.85),
-        secret("option", r"[^\s\"'`\\<>]{6,128}", r"(?i:-{1,2}[a-z0-9-]{0,16}(?:password|passphrase|pass|token|secret|bearer|api-?key)[ =]{1,2})\\?[\"'`]?", r"(?:$|[\s\"'`\\])",
+        secret("curl_user", r"[^\s\"'`:]{3,128}", r"(?:-u|--user)[ =]?[\"']?[^\s\"'`:]{0,40}[\"']?:[\"']?", r"(?:$|[\s\"'`])", _userinfo, r"(?:-u|--user)[ =]?[\"']?[^\s\"'`:]", 0.85),
+        secret("option", r"[^\s\"'`\\<>]{6,128}", r"(?i:-{1,2}[a-z0-9_-]{0,16}(?:password|passphrase|pass|token|secret|bearer|api-?key)[ =]{1,2})\\?[\"'`]?", r"(?:$|[\s\"'`\\])",
                _chosen(quoted=True, generated=False), r"(?i)-(?:[a-z0-9-]{0,16}(?:pass|token|secret|bearer|key))", 0.85),
-        secret("sql", r"[^\s\"'`\\]{4,128}", r"(?i:identified by(?: password)?|with password|set password ?=|password\()[ ]?\\?[\"'`]", r"\\?[\"'`]", _userinfo,
+        secret("sql", r"[^\s\"'`\\]{4,128}", r"(?i:identified by(?: password)?|with password|set password ?=|password\()[ ]?\\?[\"'`]?", r"(?:$|\\?[\s\"'`;])", _userinfo,
                r"(?i)identified by|with password|set password|password\(", 0.95),
         secret("connection_string", r"[0-9A-Za-z+/%_-]{20,200}={0,2}", r"(?i:(?:accountkey|sharedaccesskey|accesskey|primarykey|sig|signature|authkey)=)", "",
                _base64_pair, r"(?i)(?:accountkey|sharedaccesskey|accesskey|primarykey|sig|signature|authkey)=", 0.95),

@@ -90,7 +90,7 @@ def recognizers() -> list[Recognizer]:
         Iban(),
         Rule("es_nif", "ES_NIF", "[0-9]{8}[ -]?[A-HJ-NP-TV-Za-hj-np-tv-z]", **word, rank=PROVEN, check=_by(es_nif.is_valid), phrase=True),
         Rule("es_nie", "ES_NIE", "[XYZxyz]-?[0-9]{7}-?[A-HJ-NP-TV-Za-hj-np-tv-z]", **word, rank=PROVEN, check=_by(nie.is_valid)),
-        Rule("es_cif", "ES_CIF", "[ABCDEFGHJNPQRSUVW]-?[0-9]{7}[0-9A-J]", **word, rank=PROVEN, check=_by(cif.is_valid)),
+        Rule("es_cif", "ES_CIF", "[ABCDEFGHJNPQRSUVW]-?[0-9]{7}[0-9A-J]", left=r"(?i:\b[cn]\.?i\.?f\.?[ :]{0,3})", right=r"\b", rank=PROVEN, check=_by(cif.is_valid)),
         Rule("it_fiscal_code", "IT_FISCAL_CODE", "(?i:[A-Z]{6}[0-9LMNPQRSTUV]{2}[ABCDEHLMPRST][0-9LMNPQRSTUV]{2}[A-Z][0-9LMNPQRSTUV]{3}[A-Z])",
              **word, rank=PROVEN, check=_by(codicefiscale.is_valid)),
         Rule("fi_hetu", "FI_PERSONAL_IDENTITY_CODE", "[0-9]{6}[-+A-FU-Y][0-9]{3}[0-9A-Y]", **word, rank=PROVEN, check=_by(hetu.is_valid)),

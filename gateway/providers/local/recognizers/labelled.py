@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from gateway.providers.local.recognizers.base import SHAPED, WEAK, Reading, Recognizer, Rule
 
-_JOIN = r"(?:[ ]?(?:no|nr|num(?:ber|ero)?|n[o\x27]|id|code|codigo)\b\.?)?[ ]{0,2}(?:\(?[a-z]{2,5}\)?[ ]?)?(?:is\b|ist\b|es\b|was\b|[:=#?.-]){0,2}[\"' ]{0,3}"
+_JOIN = r"(?:[ ]?(?:no|nr|num(?:ber|ero)?|n[o\x27]|id|code|codigo)\b\.?)?[ ]{0,2}(?:\([a-z]{2,8}\)[ ]?|[a-z]{2,5} )?(?:is\b|ist\b|es\b|was\b|[:=#?.-]){0,2}[\"' ]{0,3}"
 _VALUE = r"[A-Za-z0-9](?:[A-Za-z0-9]|[-/._][A-Za-z0-9]){3,30}"
 
 
@@ -20,7 +20,14 @@ def _identifying(reading: Reading, start: int, end: int) -> bool:
     digits = sum(48 <= byte <= 57 for byte in value)
     letters = sum(byte >= 65 for byte in value)
     following = reading.data[end : end + 1]
+    if len(value) == 4 and value[:2] in {b"19", b"20"}:
+        return False
     return digits >= 4 and letters <= digits + 6 and not following.isalnum() and following != b"@" and not _date(value)
+
+
+def _misread(reading: Reading, start: int, end: int) -> bool:
+    """Digits that text recognition took for letters."""
+    return sum(48 <= byte <= 57 for byte in reading.data[start:end]) >= 5
 
 
 def _date(value: bytes) -> bool:
@@ -51,9 +58,11 @@ def recognizers(*, dates: bool = False) -> list[Recognizer]:
              left=_label("n[o?]col|nass|colegiado")),
         Rule("bank_account", "US_BANK_NUMBER", r"[0-9]{6,17}", right=_END, check=_identifying, left=_label("bank account|account|acct|a/c|konto(?:nummer)?"),
              score=0.8),
+        Rule("ssn_misread", "US_SSN", "[0-9SOBIlZGo]{3}-[0-9SOBIlZGo]{2}-[0-9SOBIlZGo]{4}", right=_END, check=_misread, score=0.85,
+             left=r"(?i:\b(?:ssn|social security(?: number)?))(?i:[ ]?(?:no\.?|number|is|:|=|#){0,2}[\"' ]{0,3})"),
         Rule("passport", "PASSPORT", r"[A-Za-z]{0,2}[0-9]{6,9}[A-Za-z]?", right=_END, check=_identifying, score=0.85,
              left=_label("passport|pasaporte|passeport|reisepass|passaporto|paspoort|passaporte")),
-        Rule("driver_license", "US_DRIVER_LICENSE", r"[A-Za-z]{0,2}-?[0-9]{5,13}", right=_END, check=_identifying, score=0.8,
+        Rule("driver_license", "US_DRIVER_LICENSE", r"[A-Za-z]{0,2}-?[0-9]{5,14}[A-Za-z]?", right=_END, check=_identifying, score=0.8,
              left=_label(r"driver'?s?'? licen[cs]e|driving licen[cs]e|licen[cs]e|\bdl|f?hrerschein")),
         Rule("birth_date", "DATE_TIME", _DATE, right=_END, phrase=True, score=0.85, rank=SHAPED, left=_label(
             r"dob|d\.o\.b\.?|date of birth|birth ?date|birthday|born(?: on)?|geb(?:oren|urtsdatum|\.)?(?: am)?|fecha de nacimiento|nacid[oa](?: el)?|"

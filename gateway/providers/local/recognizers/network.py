@@ -7,7 +7,7 @@ from hashlib import sha256
 
 from gateway.providers.local.recognizers.base import LEFT, PROVEN, SHAPED, Found, Reading, Recognizer, Rule, compiled, found
 
-_LOCAL = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._%+-'"
+_LOCAL = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._%+-'\x7f"
 _DOMAIN = compiled(r"^((?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24})")
 _MAX_LOCAL, _MAX_DOMAIN = LEFT, 255
 

@@ -239,7 +239,7 @@ def is_card(digits: bytes, shape: tuple[int, ...], context: bytes) -> bool:
         return 16 <= size <= 19
     if two in {50, 56, 57, 58} or digits[:1] == b"6":
         return size >= 16 or _CARD_WORDS.search(context) is not None
-    return False
+    return size >= 13 and _CARD_WORDS.search(context) is not None
 
 
 def _social(chain: Chain, context: bytes, out: list[Found]) -> None:
@@ -256,12 +256,14 @@ def _social(chain: Chain, context: bytes, out: list[Found]) -> None:
     if taxpayer and (not named or b"itin" in context or b"taxpayer" in context):
         out.append(found(chain.start, chain.end, "US_ITIN", "itin", 0.85, SHAPED))
     else:
-        out.append(found(chain.start, chain.end, "US_SSN", "ssn", 0.95 if named else 0.85, PROVEN if named else SHAPED))
+        out.append(found(chain.start, chain.end, "US_SSN", "ssn", 0.95 if named else 0.85, PROVEN))
 
 
 def _nationals(chain: Chain, context: bytes, out: list[Found]) -> None:
     for kind, valid, keyword, shapes in _NATIONAL.get(len(chain.digits), ()):
         named = keyword.search(context) is not None
+        if chain.gaps and kind == "BR_CPF" and chain.gaps[-1] == b".":
+            continue
         if (named or (chain.shape in shapes and (len(chain.shape) > 1 or kind in {"FR_NIR", "CH_AHV"}))) and valid(chain.digits):
             out.append(found(chain.start, chain.end, kind, kind.lower(), 0.95 if named else 0.8, PROVEN))
 
@@ -274,7 +276,8 @@ def _phone(reading: Reading, chain: Chain, context: bytes) -> Found | None:
     plus = opener.endswith((b"+", b"+ ", b"+("))
     if plus:
         start = data.rfind(b"+", 0, start)
-        if data[start - 1 : start] == b"(" and b")" in b"".join(chain.gaps):
+        text = data[start : chain.end]
+        if data[start - 1 : start] == b"(" and text.count(b")") > text.count(b"("):
             start -= 1
         ends_balanced = True
     elif opener.endswith(b"("):

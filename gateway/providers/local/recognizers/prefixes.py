@@ -1,8 +1,9 @@
 """Which texts could still grow into a match of this pattern? Derives a pattern of all proper prefixes, so that none is written by hand.
 
-The input is a small subset of RE2 syntax: characters, escapes, classes, `(?:...)` and `(?i:...)` groups, alternation, greedy quantifiers
+Counted repetitions are loosened to `*` or `+`, which keeps the automaton small and only ever holds a text back a little longer. The input is a small subset of RE2 syntax: characters, escapes, classes, `(?:...)` and `(?i:...)` groups, alternation, greedy quantifiers
 and `\\b`. For a sequence `ab` the proper prefixes are those of `a`, and `a` followed by those of `b`; for `x{m,n}` up to n-1 whole `x` and a
-proper prefix of one; for one character the empty text. INVARIANT: every proper prefix of a matching text matches `prefix_of(pattern)`.
+proper prefix of one; for one character the empty text. INVARIANT: every proper prefix of a match of a pattern matches `prefix_of(pattern)`,
+and every match followed by non-blanks matches `unfinished(pattern)`, as does every proper prefix.
 """
 
 from __future__ import annotations
@@ -10,16 +11,27 @@ from __future__ import annotations
 import re
 
 _TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?[a-z]*:|\(|\)|\||[?*+]|\{[0-9]+(?:,[0-9]*)?\}|.", re.DOTALL)
-_COUNTED = re.compile(r"\{([0-9]+)(,?)([0-9]*)\}")
+_COUNTED = re.compile(r"\{[0-9]+(?:,[0-9]*)?\}")
+_EXACT = re.compile(r"\{[1-4]\}")
 
 
 def prefix_of(pattern: str) -> str:
-    """Return an RE2 pattern matching exactly the proper prefixes (the empty one included) of the matches of `pattern`."""
+    """Return an RE2 pattern matching at least the proper prefixes (the empty one included) of the matches of `pattern`."""
+    return _parsed(pattern)[0]
+
+
+def unfinished(pattern: str) -> str:
+    """Return an RE2 pattern matching at least the texts that more text could turn into a match or change as one."""
+    prefix, whole = _parsed(pattern)
+    return rf"(?:{prefix}|{whole}[^\s]*)"
+
+
+def _parsed(pattern: str) -> tuple[str, str]:
     tokens = _TOKEN.findall(pattern)
-    prefix, _, at = _alternation(tokens, 0)
+    prefix, whole, at = _alternation(tokens, 0)
     if at != len(tokens):
         raise ValueError("unbalanced pattern")
-    return prefix
+    return prefix, whole
 
 
 def _alternation(tokens: list[str], at: int) -> tuple[str, str, int]:
@@ -42,9 +54,9 @@ def _sequence(tokens: list[str], at: int) -> tuple[str, str, int]:
             prefix, whole = _repeated(prefix, whole, tokens[at])
             at += 1
         items.append((prefix, whole))
-    prefix = ""
-    for item_prefix, item_whole in reversed(items):
-        prefix = f"(?:{item_prefix}|{item_whole}{prefix})" if prefix else item_prefix
+    prefix = items[-1][0] if items else ""
+    for item_prefix, item_whole in reversed(items[:-1]):
+        prefix = f"(?:{item_prefix}|{item_whole}{prefix})"
     return prefix, "".join(whole for _, whole in items), at
 
 
@@ -63,13 +75,8 @@ def _item(tokens: list[str], at: int) -> tuple[str, str, int]:
 def _repeated(prefix: str, whole: str, quantifier: str) -> tuple[str, str]:
     if quantifier == "?":
         return prefix, whole + quantifier
-    if quantifier in {"*", "+"}:
-        return f"{whole}*{prefix}", whole + quantifier
-    counted = _COUNTED.fullmatch(quantifier)
-    if counted is None:
-        raise ValueError("not a quantifier")
-    least, comma, most = counted.groups()
-    if comma and not most:
-        return f"{whole}*{prefix}", whole + quantifier
-    limit = int(most or least) - 1
-    return (f"{whole}{{0,{limit}}}{prefix}" if limit > 0 else prefix), whole + quantifier
+    if _EXACT.fullmatch(quantifier):
+        size = int(quantifier[1:-1])
+        return (f"{whole}{{0,{size - 1}}}{prefix}" if size > 1 else prefix), whole + quantifier
+    least = "*" if quantifier[0] == "*" or quantifier.startswith("{0,") else "+"
+    return f"{whole}*{prefix}", whole + least

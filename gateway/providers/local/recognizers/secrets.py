@@ -19,7 +19,7 @@ def entropy(value: bytes) -> float:
     return -sum(n / size * math.log2(n / size) for n in Counter(value).values()) if size else 0.0
 
 
-_FILLER = re.compile(rb"(?i)x{5}|\*{3}|0{8}|1234567890|abcdefgh|example|placeholder|your[_-]|redacted|changeme|<[a-z_ -]+>|\.\.\.")
+_SEQUENCE = re.compile(rb"(?i)x{6}|\*{3}|0{32}|(?:abc){3}|0?123456[7d]|7654321|abcdef[0-9g]|6543210|fedcba|EXAMPLE[0-9]?$")
 
 
 def random_enough(bits: float) -> Check:
@@ -27,7 +27,7 @@ def random_enough(bits: float) -> Check:
 
     def check(reading: Reading, start: int, end: int) -> bool:
         value = reading.data[start:end]
-        return entropy(value) >= bits and not re.search(rb"(?i)x{6}|\*{3}|0{12}|(?:abc){3}", value)
+        return entropy(value) >= bits and not _SEQUENCE.search(value)
 
     return check
 
@@ -42,7 +42,7 @@ _FORMATS: tuple[tuple[str, str, str, float], ...] = (
     ("gcp_key", f"AIza{_URLSAFE}{{35}}", "AIza", 3.0),
     ("gcp_oauth", f"GOCSPX-{_URLSAFE}{{28}}|ya29\\.{_URLSAFE}{{20,400}}", "GOCSPX-|ya29\\.", 3.0),
     ("github", f"gh[pousr]_{_ALNUM}{{36,255}}|github_pat_[0-9A-Za-z_]{{60,100}}|gh[su]_[0-9]{{6,12}}_eyJ[0-9A-Za-z_.-]{{20,500}}", "gh[pousr]_|github_pat_", 2.0),
-    ("gitlab", f"(?:glpat|gldt|glft|glsoat|glrt|glcbt|glptt|glagent|gloas|glimt|GR1348941|glffct)-?{_URLSAFE}{{20,64}}(?:\\.[0-9a-z]{{2}}\\.[0-9a-z]{{9}})?", "gl(?:pat|dt|ft|soat|rt|cbt|ptt|agent|oas|imt|ffct)-|GR1348941", 3.0),
+    ("gitlab", f"(?:glpat|gldt|glft|glsoat|glrt|glcbt|glptt|glagent|gloas|glimt|glwt|GR1348941|glffct)-?{_URLSAFE}{{20,64}}(?:\\.[0-9a-z]{{2}}\\.[0-9a-z]{{9}})?", "gl(?:pat|dt|ft|soat|rt|cbt|ptt|agent|oas|imt|wt|ffct)-|GR1348941", 3.0),
     ("gitlab_session", f"_gitlab_session={_HEX}{{32}}", "_gitlab_session=", 3.0),
     ("slack_token", "xox[abeoprs]-(?:[0-9]{1,13}-)?[0-9A-Za-z-]{10,200}|xapp-[0-9]-[0-9A-Z]+-[0-9]+-[0-9a-z]+|xoxe\\.xox[bp]-[0-9]-[0-9A-Za-z]{100,200}", "xox[abeoprs][.-]|xapp-", 2.5),
     ("slack_webhook", "hooks\\.slack\\.com/(?:services|workflows|triggers)/[0-9A-Za-z/+]{20,80}", "hooks\\.slack\\.com", 2.5),
@@ -97,7 +97,7 @@ _FORMATS: tuple[tuple[str, str, str, float], ...] = (
     ("sentry", f"sntry[su]_[0-9A-Za-z+/=_]{{60,300}}", "sntry[su]_", 3.0),
     ("shopify", "shp(?:at|ca|pa|ss|tka)_[0-9A-Fa-f]{32}", "shp(?:at|ca|pa|ss|tka)_", 3.0),
     ("sonar", f"sq[uap]_{_HEX}{{40}}", "sq[uap]_", 3.0),
-    ("sourcegraph", f"sgp_(?:(?:local|{_HEX}{{16}})_)?{_HEX}{{40}}|slk_{_HEX}{{64}}", "sgp_|slk_", 3.0),
+    ("sourcegraph", f"sgp_(?:(?:local|[0-9A-Fa-f]{{16}})_)?[0-9A-Fa-f]{{40}}|slk_{_HEX}{{64}}", "sgp_|slk_", 3.0),
     ("square", f"sq0(?:atp|csp|idp)-{_URLSAFE}{{22,43}}|EAAA{_URLSAFE}{{60}}", "sq0|EAAA", 3.0),
     ("supabase", f"sbp_(?:v0_)?{_HEX}{{40}}|sb_secret_{_URLSAFE}{{31}}", "sbp_|sb_secret_", 3.0),
     ("telegram", f"[0-9]{{8,10}}:A{_URLSAFE}{{34}}", "[0-9]{8}:A", 3.0),

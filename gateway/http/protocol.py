@@ -1,0 +1,486 @@
+"""May this connection speak, and for how long? The hardened HTTP/1.1 protocol class that uvicorn serves connections with.
+
+Theory of operation. A connection is in one of four phases: IDLE (between requests), HEAD (bytes of a head are held, none is
+parsed), BODY (the head was accepted and the application runs), DONE (the request is whole, its answer is not). A head is
+held until its empty line has come, checked byte by byte (`gateway/http/head.py`), and only then given to llhttp: a head that is
+too long, too slow or ambiguous is never parsed at all. Whatever goes wrong is answered once with our own constant error and
+the connection is closed; nothing that follows an error is read as a request. A request that arrives before the previous
+answer is complete (pipelining) is not read either: the answer says `connection: close`, as RFC 9112 section 9.3.2 allows.
+
+Time: one timer a connection, armed lazily. Phases set a read deadline, a full write buffer sets a write deadline; when
+the timer fires early it re-arms itself, so a normal request pays for no timer at all.
+
+It must not know paths, credentials or body limits: those belong to the application.
+Specifications: RFC 9112; threats: request smuggling, slow clients (CWE-400), chunk-extension floods (CVE-2024-22019,
+CVE-2023-39326), trailers that become headers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import logging
+import math
+import secrets
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+import httptools
+import msgspec
+from uvicorn._types import ASGI3Application, HTTPScope
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+from uvicorn.server import ServerState
+
+from gateway.http.cycle import Cycle
+from gateway.http.head import KIND_OF_FAULT, BadHead, Fault, Target, check_partial, check_syntax, read_fields, read_line
+from gateway.http.reply import render
+from gateway.refusals import INTERNAL, KINDS, MALFORMED, Kind, Refusal
+
+_LOG = logging.getLogger("gateway.http")
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one connection may cost. Every number has its reason."""
+
+    head_bytes: int = 32_768  # held once raw and once parsed: 64 KiB a connection; a 16 KiB token and its headers fit
+    field_count: int = 64  # clients send 10 to 25; each costs a callback
+    query_bytes: int = 1_024  # api-version and its like
+    head_s: float = 5.0  # from the opening of a connection, or from the first byte of a later request
+    keep_alive_s: float = 75.0  # above the 60 s at which common load balancers let go, so that we never close first
+    body_idle_s: float = 10.0  # without one byte
+    body_grace_s: float = 20.0  # before the minimum rate holds: a burst of loss is not an attack
+    body_bytes_per_s: int = 1_024  # slower than any modem; bounds how long a slow body holds a task
+    body_held_bytes: int = 65_536  # read ahead of the application
+    chunk_overhead_bytes: int = 16_384  # extensions and trailers of one body, both discarded
+    small_chunks: int = 4_096  # beyond it chunks must average 64 bytes: a byte a chunk costs 100 times its share
+    write_s: float = 30.0  # without the client taking anything from a full buffer
+    write_held_bytes: int = 65_536  # written ahead of the client
+    linger_s: float = 1.0  # half-closed after an early answer, so that it is not lost to a reset
+    linger_bytes: int = 262_144  # discarded meanwhile
+    connections: int = 2_000  # open at once; the next is told 503
+
+
+class Phase(Enum):
+    IDLE = 0
+    HEAD = 1
+    BODY = 2
+    DONE = 3
+    CLOSING = 4  # answered for the last time: whatever comes is discarded
+
+
+def _render(kind: Kind) -> tuple[bytes, bytes]:
+    """Return what stands before and after the request id in a constant answer."""
+    wait = 1.0 if kind.status == 503 and kind.should_retry is None else None
+    allow = (("allow", "GET, POST"),) if kind.status == 405 else ()
+    status, headers, body = render(Refusal(kind, retry_after_s=wait, headers=allow), [(b"connection", b"close")])
+    lines = [f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}".encode(), *(b": ".join(header) for header in headers)]
+    return b"\r\n".join([*lines, b"x-request-id: "]), b"\r\n\r\n" + body
+
+
+_ANSWERS: dict[Kind, tuple[bytes, bytes]] = {kind: _render(kind) for kind in KINDS}
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """uvicorn's httptools protocol with every default that an edge cannot have replaced. Make one with `guarded`."""
+
+    limits: Limits = Limits()
+    on_malformed: Callable[[Fault], None] = staticmethod(lambda fault: None)
+    request_id: Callable[[], str] = staticmethod(lambda: secrets.token_hex(16))
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        # SECURITY: uvicorn asks llhttp to accept data after `connection: close`; we never read any.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=False)
+        self._application: ASGI3Application = config.loaded_app
+        self._awaits_continue = False
+        self._phase = Phase.IDLE
+        self._served = 0
+        self._held = bytearray()
+        self._target: Target | None = None
+        self._guarded: Cycle | None = None
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._fault: Fault | None = None
+        self._body_raw = self._body_bytes = self._chunks = 0
+        self._body_from_s = self._paused_s = 0.0
+        self._discarded = 0
+        self._read_by_s = self._write_by_s = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at_s = math.inf
+
+    # Connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.transport = transport
+        self.flow = FlowControl(transport)
+        self.server = get_local_addr(transport)
+        self.client = get_remote_addr(transport)
+        self.scheme = "https" if is_ssl(transport) else "http"
+        transport.set_write_buffer_limits(high=self.limits.write_held_bytes)
+        crowded = len(self.connections) >= self.limits.connections
+        self.connections.add(self)
+        if crowded:
+            self._refuse(Fault.CAPACITY)
+        else:
+            self._read_until(self.loop.time() + self.limits.head_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.connections.discard(self)
+        self._phase = Phase.CLOSING
+        self._read_by_s = self._write_by_s = math.inf
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._guarded is not None and not self._guarded.complete:
+            self._guarded.disconnect()
+        self.flow.resume_writing()
+        self._held = bytearray()
+        self.parser = None  # type: ignore[assignment]
+
+    def eof_received(self) -> None:
+        return None  # the transport closes itself: a client that stops sending has left
+
+    def shutdown(self) -> None:
+        """Close an idle connection now, one with an exchange in it after its answer."""
+        cycle = self._guarded
+        if cycle is None or cycle.complete:
+            self._close()
+        else:
+            cycle.keep_alive = False
+
+    # Reading
+
+    def data_received(self, data: bytes) -> None:
+        phase = self._phase
+        if phase is Phase.CLOSING:
+            self._discard(len(data))
+            return
+        try:
+            if phase is Phase.BODY:
+                self._read_body(data)
+            elif phase is Phase.DONE:
+                raise BadHead(Fault.PIPELINED)
+            else:
+                self._read_head(data)
+        except BadHead as bad:
+            self._refuse(bad.fault)
+        except httptools.HttpParserUpgrade:
+            self._refuse(Fault.PARSER)
+        except httptools.HttpParserError:
+            self._refuse(self._fault or (Fault.CHUNKING if self._phase is Phase.BODY else Fault.PARSER))
+
+    def _read_head(self, data: bytes) -> None:
+        """Hold bytes until a whole head has come, then check it and give it to the parser with what follows."""
+        if self._phase is Phase.IDLE:
+            # An empty line before a request line is a mistake that RFC 9112 section 2.2 asks to forgive, once.
+            if data[:2] == b"\r\n":
+                data = data[2:]
+                if not data:
+                    return
+            self._phase = Phase.HEAD
+        held, seen = self._held, 0
+        raw: bytes | bytearray = data
+        if held:
+            seen = max(0, len(held) - 3)
+            held += data
+            raw = held
+        limit = self.limits.head_bytes
+        at = raw.find(b"\r\n\r\n", seen, limit)
+        if at >= 0:
+            self._held = bytearray()
+            self._accept(bytes(raw), at + 4)
+            return
+        if len(raw) >= limit:
+            raise BadHead(Fault.HEAD_BYTES)
+        check_partial(raw, seen, self.limits.query_bytes)
+        if not held:
+            held += data
+            if self._served:
+                self._read_until(self.loop.time() + self.limits.head_s)
+
+    def _accept(self, raw: bytes, end: int) -> None:
+        """Check a whole head, then let the parser read it and what stands behind it."""
+        target = read_line(raw, self.limits.query_bytes)
+        if raw.count(b"\r\n", target.fields_at, end) > self.limits.field_count + 1:
+            raise BadHead(Fault.FIELD_COUNT)
+        check_syntax(raw, target.fields_at, end)
+        self._target = target
+        self._headers = []
+        self._fault = None
+        self._body_raw = len(raw) - end
+        self._body_bytes = self._chunks = 0
+        self._read_by_s = math.inf
+        self.parser.feed_data(raw)
+        if self._phase is Phase.BODY:
+            self._body_from_s = self.loop.time()
+            self._body_goes_on()
+        elif self._phase is Phase.HEAD:
+            # SECURITY: the parser did not see the end of the head where we did. One of the two is wrong.
+            raise BadHead(Fault.PARSER)
+
+    def _read_body(self, data: bytes) -> None:
+        self._body_raw += len(data)
+        self.parser.feed_data(data)
+        if self._phase is Phase.BODY:
+            self._body_goes_on()
+
+    def _body_goes_on(self) -> None:
+        """Bound what a body may cost beside its bytes, and set when more of it must have come."""
+        limits = self.limits
+        if self._chunks:
+            allowed = limits.chunk_overhead_bytes + 16 * self._chunks  # 8 digits and two line ends, at most, for a chunk
+            if self._body_raw - self._body_bytes > allowed or self._chunks > limits.small_chunks + self._body_bytes // 64:
+                raise BadHead(Fault.CHUNKING)
+        if self.flow.read_paused or self._awaits_continue:
+            self._read_by_s = math.inf
+            return
+        paced = self._body_from_s + limits.body_grace_s + self._body_bytes / limits.body_bytes_per_s
+        self._read_until(min(self.loop.time() + limits.body_idle_s, paced))
+
+    def _discard(self, size: int) -> None:
+        self._discarded += size
+        if self._discarded > self.limits.linger_bytes:
+            self.flow.pause_reading()
+
+    # Parser callbacks; an exception here stops the parser for good
+
+    def on_message_begin(self) -> None:
+        if self._phase is not Phase.HEAD:
+            self._fault = Fault.PIPELINED
+            raise BadHead(Fault.PIPELINED)
+
+    def on_url(self, url: bytes) -> None:
+        """Ignore the parser's idea of the target: ours was checked."""
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # SECURITY: in a later phase these are trailers; merged, they would overrule what was authorised.
+        if self._phase is Phase.HEAD:
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        target, headers = self._target, self._headers
+        if target is None:
+            raise BadHead(Fault.PARSER)
+        try:
+            framing = read_fields(headers, target)
+        except BadHead as bad:
+            self._fault = bad.fault
+            raise
+        path = target.path.decode("ascii")
+        scope: HTTPScope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": target.version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme or "http",
+            "root_path": self.root_path,
+            "method": target.method,
+            "path": path,
+            "raw_path": target.path,
+            "query_string": target.query,
+            "headers": tuple(headers),
+            "state": self.app_state.copy(),
+        }
+        keep_alive = target.version == "1.1" and self.parser.should_keep_alive()
+        self._awaits_continue = framing.expects_continue
+        cycle = Cycle(
+            self, scope, self.server_state.default_headers, expects_continue=framing.expects_continue, keep_alive=keep_alive
+        )
+        self._guarded = cycle
+        self._phase = Phase.BODY
+        task = self.loop.create_task(cycle.run(self._application))
+        self.tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def on_chunk_header(self) -> None:
+        self._chunks += 1
+
+    def on_body(self, body: bytes) -> None:
+        cycle = self._guarded
+        self._body_bytes += len(body)
+        if cycle is None or cycle.complete or cycle.disconnected:
+            return
+        cycle.body.append(body)
+        cycle.body_bytes += len(body)
+        cycle.news.set()
+        if cycle.body_bytes > self.limits.body_held_bytes and not self.flow.read_paused:
+            self.flow.pause_reading()
+            self._paused_s = self.loop.time()
+
+    def on_message_complete(self) -> None:
+        self._phase = Phase.DONE
+        self._read_by_s = math.inf
+        cycle = self._guarded
+        if cycle is not None:
+            cycle.more_body = False
+            cycle.news.set()
+
+    # The exchange, as `Cycle` sees its connection
+
+    def cycle_reads(self) -> None:
+        resumed = self.flow.read_paused or self._awaits_continue
+        if not resumed:
+            return
+        now = self.loop.time()
+        # Time in which we did not read, or the client waited for our `100 Continue`, is not held against the client.
+        self._body_from_s = now if self._awaits_continue else self._body_from_s + now - self._paused_s
+        self._awaits_continue = False
+        if self._phase is not Phase.CLOSING:
+            self.flow.resume_reading()
+        if self._phase is Phase.BODY:
+            self._body_goes_on()
+
+    def cycle_writes(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    async def cycle_drained(self) -> None:
+        if self.flow.write_paused:
+            await self.flow.drain()
+
+    def cycle_failed(self) -> None:
+        cycle = self._guarded
+        if cycle is None:
+            return
+        cycle.disconnect()
+        if cycle.started:
+            self._close(unread=self._phase is not Phase.DONE)
+        else:
+            self._answer(INTERNAL)
+
+    def cycle_answered(self) -> None:
+        self.server_state.total_requests += 1
+        self._served += 1
+        cycle = self._guarded
+        if cycle is None or self.transport.is_closing():
+            return
+        if self._phase is not Phase.DONE or not cycle.keep_alive:
+            self._close(unread=self._phase is not Phase.DONE)
+            return
+        self._phase = Phase.IDLE
+        self.flow.resume_reading()
+        self._read_until(self.loop.time() + self.limits.keep_alive_s)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled():
+            error = task.exception()
+            if error is not None:
+                # SECURITY: the class alone; a message or a traceback may quote a prompt.
+                _LOG.error("the application failed: %s", type(error).__name__)
+
+    # Ending
+
+    def _refuse(self, fault: Fault) -> None:
+        """Answer once with our own error and read nothing more."""
+        self.on_malformed(fault)
+        cycle = self._guarded
+        if cycle is not None and not cycle.complete:
+            if self._phase is Phase.DONE:
+                # The request was whole before this came: it is served, and nothing behind it is.
+                cycle.keep_alive = False
+                self._phase = Phase.CLOSING
+                return
+            cycle.disconnect()
+            if cycle.started:
+                self.transport.abort()
+                return
+        self._answer(KIND_OF_FAULT.get(fault, MALFORMED))
+
+    def _answer(self, kind: Kind) -> None:
+        if self.transport.is_closing():
+            return
+        before, after = _ANSWERS[kind]
+        self.transport.write(before + self.request_id().encode("ascii") + after)
+        self._close(unread=True)
+
+    def _close(self, *, unread: bool = False) -> None:
+        """Close after what was written has left. `unread`: the client may still be sending, so that a plain close would reset
+        the connection and could take the answer with it."""
+        if self.transport.is_closing():
+            return
+        self._phase = Phase.CLOSING
+        self._held = bytearray()
+        now = self.loop.time()
+        self._write_until(now + self.limits.write_s)
+        if unread and self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.flow.resume_reading()
+            self._read_until(now + self.limits.linger_s)
+        else:
+            self.transport.close()
+
+    # Time
+
+    def pause_writing(self) -> None:
+        self.flow.pause_writing()
+        self._write_until(self.loop.time() + self.limits.write_s)
+
+    def resume_writing(self) -> None:
+        self.flow.resume_writing()
+        if self._phase is not Phase.CLOSING:
+            self._write_by_s = math.inf
+
+    def _read_until(self, at_s: float) -> None:
+        self._read_by_s = at_s
+        if at_s < self._timer_at_s:
+            self._arm()
+
+    def _write_until(self, at_s: float) -> None:
+        self._write_by_s = at_s
+        if at_s < self._timer_at_s:
+            self._arm()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_at_s = min(self._read_by_s, self._write_by_s)
+        if self._timer_at_s < math.inf:
+            self._timer = self.loop.call_at(self._timer_at_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._timer_at_s = math.inf
+        now = self.loop.time() + 0.002  # clocks of loops are coarse
+        if now >= self._write_by_s:
+            self.transport.abort()
+            return
+        if now >= self._read_by_s:
+            self._read_by_s = math.inf
+            self._waited_long_enough()
+        self._arm()
+
+    def _waited_long_enough(self) -> None:
+        if self._phase is Phase.CLOSING:
+            self.transport.close()
+        elif self._phase is Phase.BODY:
+            self._refuse(Fault.BODY_TIMEOUT)
+        elif self._phase is Phase.IDLE and self._served:
+            self._close()
+        else:
+            self._refuse(Fault.HEAD_TIMEOUT)
+
+
+def guarded(
+    limits: Limits,
+    *,
+    on_malformed: Callable[[Fault], None] | None = None,
+    request_id: Callable[[], str] | None = None,
+) -> type[GuardedProtocol]:
+    """Return the protocol class under `limits`. `on_malformed` is called once for each connection or request refused here."""
+    members: dict[str, Any] = {"limits": limits}
+    if on_malformed is not None:
+        members["on_malformed"] = staticmethod(on_malformed)
+    if request_id is not None:
+        members["request_id"] = staticmethod(request_id)
+    return type("GuardedProtocol", (GuardedProtocol,), members)

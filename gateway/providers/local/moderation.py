@@ -1,0 +1,236 @@
+"""How harmful is a text, and is it an attack on the prompt? The embedded answer: a linear model over words, summed on the fly.
+
+Every word contributes a whole number to every head: its own weight, that of its byte n-grams, and that of the pairs it forms with
+the two words before it. The logit of a window is `bias + unit * sum / sqrt(words + 1)`; the score of a text is the highest over
+the windows its role asks for, shifted so that **0.5 is the one per cent point of ordinary harmless texts of that role**.
+
+Theory of operation
+- Contributions are integers, so a running sum is exact and a window is a difference of two sums. A stream therefore gives the
+  numbers of a batch, whatever its chunks.
+- Role `assistant`: the last 48 words are judged at every word boundary. Maxima only grow and depend on the concatenation alone.
+- Other roles (a request is judged when it is complete): texts of up to 512 words as a whole, longer ones by moving windows of 512
+  and 48 words at fixed positions, and the window that ends the text. `feed` gives the score of the text so far.
+- Words already met come from a bounded table; new ones are hashed together in one vectorised pass.
+
+It must not see pickles, take time from anyone (linear in the text), or claim understanding: it is a screen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.evidence import Role
+from gateway.providers.local import moderation_features as features
+from gateway.providers.local.attack_rules import LONGEST, AttackRules
+
+HEADS = ("hate", "sexual", "violence", "self_harm", "harassment", "illicit", "harmful", "attack")
+ATTACK = HEADS.index("attack")
+HARMFUL = HEADS.index("harmful")
+SHORT, LONG = 48, 512  # words a window holds
+SHORT_STEP, LONG_STEP = 16, 256  # a role that is judged whole: where windows of a long text end
+KNOWN_WORDS = 32_768  # rows of the table of words met: 2.3 MB with its dictionary
+RULE_SCORE = 0.9  # what a matched attack rule lifts the attack head to
+WEIGHTS = Path(__file__).parent / "weights"
+
+Int8s = NDArray[np.int8]
+Int32s = NDArray[np.int32]
+Int64s = NDArray[np.int64]
+Float64s = NDArray[np.float64]
+
+
+class ModelInvalid(Exception):
+    """The weights are missing, altered, or of another layout."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Quantised tables. A table's row holds one int8 a head; `*_by` brings the tables to one unit."""
+
+    version: str
+    word: Int8s
+    gram: Int8s
+    pair: Int8s
+    word_by: Int32s
+    gram_by: Int32s
+    pair_by: Int32s
+    unit: Float64s  # logit units of one whole number, by head
+    bias: Float64s
+    points: dict[str, tuple[Float64s, Float64s]]  # reading -> logits at the one per cent point for short and long windows
+    slope: Float64s
+
+
+def load(folder: Path = WEIGHTS) -> Weights:
+    """Read the committed model. Raises `ModelInvalid` unless the file is the one its card names, byte for byte."""
+    try:
+        card: dict[str, Any] = json.loads((folder / "moderation.json").read_text(encoding="utf-8"))
+        raw = (folder / "moderation.npz").read_bytes()
+    except (OSError, ValueError) as fault:
+        raise ModelInvalid("moderation weights cannot be read") from fault
+    if hashlib.sha256(raw).hexdigest() != card["sha256"] or tuple(card["heads"]) != HEADS:
+        raise ModelInvalid("moderation weights do not match their card")
+    with np.load(folder / "moderation.npz", allow_pickle=False) as tables:
+        arrays = {name: tables[name] for name in tables.files}
+    points = {
+        reading: (np.array(both["short"], dtype=np.float64), np.array(both["long"], dtype=np.float64)) for reading, both in card["points"].items()
+    }
+    return Weights(
+        version=card["version"], word=arrays["word"], gram=arrays["gram"], pair=arrays["pair"], word_by=arrays["word_by"],
+        gram_by=arrays["gram_by"], pair_by=arrays["pair_by"], unit=np.array(card["unit"]), bias=np.array(card["bias"]),
+        points=points, slope=np.array(card["slope"]),
+    )
+
+
+class KnownWords:
+    """Contributions and hashes of words met before. Emptied when full, so its size is bounded and no input can grow it."""
+
+    def __init__(self, weights: Weights, capacity: int = KNOWN_WORDS) -> None:
+        self._weights = weights
+        self._capacity = capacity
+        self._index: dict[str, int] = {}
+        self._rows = np.zeros((capacity, len(HEADS)), dtype=np.int32)
+        self._ids = np.zeros(capacity, dtype=np.uint32)
+
+    def of(self, words: list[str]) -> tuple[Int32s, NDArray[np.uint32]]:
+        """Return contributions [n, heads] without pairs, and hashes [n]."""
+        index = self._index
+        try:
+            at = [index[word] for word in words]
+        except KeyError:
+            fresh = list(dict.fromkeys(word for word in words if word not in index))
+            if len(index) + len(fresh) > self._capacity:
+                index.clear()
+                fresh = list(dict.fromkeys(words))
+            if len(fresh) > self._capacity:
+                return self._compute(words)
+            start = len(index)
+            self._rows[start : start + len(fresh)], self._ids[start : start + len(fresh)] = self._compute(fresh)
+            index.update(zip(fresh, range(start, start + len(fresh)), strict=True))
+            at = [index[word] for word in words]
+        return self._rows[at], self._ids[at]
+
+    def _compute(self, words: list[str]) -> tuple[Int32s, NDArray[np.uint32]]:
+        weights = self._weights
+        ids = features.word_ids(words)
+        rows = weights.word[features.word_buckets(ids)].astype(np.int32) * weights.word_by
+        buckets, owners = features.grams(words)
+        if len(buckets):
+            order = np.argsort(owners, kind="stable")
+            owners = owners[order]
+            first = np.flatnonzero(np.diff(owners, prepend=-1))
+            sums = np.add.reduceat(weights.gram[buckets[order]], first, axis=0, dtype=np.int32)
+            rows[owners[first]] += sums * weights.gram_by
+        return rows, ids
+
+
+class LinearModerator:
+    """Implements `ports.Moderator`. One a process; not shared between threads."""
+
+    name = "linear"
+
+    def __init__(self, folder: Path = WEIGHTS) -> None:
+        self._weights = load(folder)
+        self.version = self._weights.version
+        self.known = KnownWords(self._weights)
+        self.rules = AttackRules()
+        k = np.arange(LONG + 1, dtype=np.float64)
+        self.unit_at = self._weights.unit / np.sqrt(k + 1.0)[:, None]
+
+    @property
+    def weights(self) -> Weights:
+        return self._weights
+
+    def score(self, text: str, role: Role) -> dict[str, float]:
+        """Return head -> score in 0..1. Equals the last `feed` of a session given the same text in any pieces."""
+        return self.open(role).feed(text)
+
+    def open(self, role: Role) -> LinearSession:
+        """Start judging one channel."""
+        return LinearSession(self, role)
+
+    def recent(self, words: list[str], before: NDArray[np.uint32]) -> tuple[Int64s, NDArray[np.uint32]]:
+        """Return the contribution of each word, and the hashes of the last two words. `before` holds the two hashes preceding."""
+        weights = self._weights
+        rows, ids = self.known.of(words)
+        chain = np.concatenate([before, ids])
+        pairs = weights.pair[features.pair_buckets(chain[1:-1], ids, 1)].astype(np.int32)
+        pairs += weights.pair[features.pair_buckets(chain[:-2], ids, 2)]
+        return rows.astype(np.int64) + pairs * weights.pair_by, chain[-2:]
+
+
+class LinearSession:
+    """One text on its way. Holds at most 512 running sums and 160 characters."""
+
+    def __init__(self, model: LinearModerator, role: Role) -> None:
+        self._model = model
+        self._streams = role is Role.ASSISTANT
+        reading = {Role.ASSISTANT: "answer", Role.USER: "prompt"}.get(role, "document")
+        self._short_point, self._long_point = model.weights.points[reading]
+        self._before = np.full(2, features.START, dtype=np.uint32)
+        self._sums: Int64s = np.zeros((1, len(HEADS)), dtype=np.int64)  # of the last LONG words and the word before them
+        self._count = 0
+        self._best = np.full(len(HEADS), -50.0)
+        self._tail = ""
+        self._ruled = False
+
+    def feed(self, words: str) -> dict[str, float]:
+        """Add text that ends at a word boundary. Returns the score of all text so far; for `assistant` it never falls."""
+        if not self._streams and not self._ruled:
+            seen = self._tail + words
+            self._ruled = bool(self._model.rules.found(seen))
+            self._tail = seen[-LONGEST:]
+        found = features.words(words)
+        for at in range(0, len(found), 4096):  # memory stays flat on a text of any size
+            self._add(found[at : at + 4096])
+        best = self._best if self._streams else np.maximum(self._best, self._ending())
+        return self._scores(best)
+
+    def _add(self, words: list[str]) -> None:
+        contributions, self._before = self._model.recent(words, self._before)
+        held = len(self._sums) - 1
+        sums = np.concatenate([self._sums, np.cumsum(contributions, axis=0) + self._sums[-1]])
+        ends = np.arange(held + 1, held + 1 + len(words))
+        positions = np.arange(self._count + 1, self._count + 1 + len(words))
+        self._count += len(words)
+        for size, step, point in ((SHORT, SHORT_STEP, self._short_point), (LONG, LONG_STEP, self._long_point)):
+            if self._streams and size == SHORT:
+                chosen, at = ends, positions
+            else:
+                due = (positions % step == 0) & (positions >= size)
+                if not due.any():
+                    continue
+                chosen, at = ends[due], positions[due]
+            self._best = np.maximum(self._best, self._logits(sums, chosen, np.minimum(at, size), point).max(axis=0))
+        self._sums = sums[-LONG - 1 :]
+
+    def _ending(self) -> Float64s:
+        """Judge the windows that end here: all of a short text; the last 48 words too where the text is longer."""
+        if self._count == 0:
+            return self._best
+        end = np.array([len(self._sums) - 1])
+        best: Float64s = self._logits(self._sums, end, np.minimum(end, LONG), self._long_point)[0]
+        if self._count > SHORT:
+            best = np.maximum(best, self._logits(self._sums, end, np.array([SHORT]), self._short_point)[0])
+        return best
+
+    def _logits(self, sums: Int64s, ends: Int64s, sizes: Int64s, point: Float64s) -> Float64s:
+        model = self._model
+        logits: Float64s = (sums[ends] - sums[ends - sizes]) * model.unit_at[sizes] + (model.weights.bias - point)
+        return logits
+
+    def _scores(self, best: Float64s) -> dict[str, float]:
+        scores = [_sigmoid(value) for value in (best * self._model.weights.slope).tolist()]
+        if self._ruled:
+            scores[ATTACK] = max(scores[ATTACK], RULE_SCORE)
+        return dict(zip(HEADS, scores, strict=True))
+
+
+def _sigmoid(value: float) -> float:
+    return 1.0 / (1.0 + math.exp(-max(-40.0, min(40.0, value))))

@@ -1,0 +1,101 @@
+"""One real quickstart process for all end-to-end tests, found by the text it prints."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class House:
+    """A running gateway: base ports and the state folder."""
+
+    offset: int
+    state: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def data(self) -> int:
+        return 8080 + self.offset
+
+    @property
+    def control(self) -> int:
+        return 8081 + self.offset
+
+    @property
+    def ops(self) -> int:
+        return 9090 + self.offset
+
+    @property
+    def simulator(self) -> int:
+        return 8500 + self.offset
+
+    def token(self, name: str) -> str:
+        return (self.state / "tokens" / f"{name}.jwt").read_text()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.data}"
+
+
+def free_offset() -> int:
+    start = 1000 + (os.getpid() % 200) * 150
+    for offset in range(start, start + 20_000, 53):
+        ports = [p + offset for p in (8080, 8081, 9090, 8400, 8500)]
+        try:
+            for port in ports:
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return offset
+    raise RuntimeError("no free ports")
+
+
+def launch(state: Path, *more: str, offset: int | None = None) -> House:
+    offset = free_offset() if offset is None else offset
+    log = (state.parent / f"{state.name}.log").open("wb")
+    command = [sys.executable, "-m", "gateway", "quickstart", "--state", str(state), "--port-offset", str(offset), *more]
+    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    return House(offset, state, process)
+
+
+def wait_ready(house: House, limit_s: float = 60.0) -> None:
+    log = house.state.parent / f"{house.state.name}.log"
+    end = time.monotonic() + limit_s
+    while time.monotonic() < end:
+        if b"Ctrl-C ends it" in log.read_bytes():
+            return
+        if house.process.poll() is not None:
+            break
+        time.sleep(0.1)
+    raise AssertionError(f"quickstart did not become ready: {log.read_text()[-2000:]}")
+
+
+def end(house: House, how: int = signal.SIGINT) -> int:
+    if house.process.poll() is None:
+        house.process.send_signal(how)
+    try:
+        return house.process.wait(20)
+    except subprocess.TimeoutExpired:
+        house.process.kill()
+        return house.process.wait(5)
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    running = launch(tmp_path_factory.mktemp("house") / "state", "--no-ner")
+    try:
+        wait_ready(running)
+        yield running
+    finally:
+        end(running)
