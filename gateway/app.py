@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import ssl
 import time
 import uuid
 from collections import Counter
@@ -26,6 +27,7 @@ from gateway.assembly import (
     inspection,
     issuers_and_tenants,
     pepper,
+    plain_specs,
     route_facts,
     signing_key,
     specs_source,
@@ -35,20 +37,21 @@ from gateway.audit.log import AuditLog
 from gateway.console.status import control_app
 from gateway.content.inspect import Inspection
 from gateway.http.endpoint import DataPlane
+from gateway.http.head import Fault as EdgeFault
 from gateway.http.ops import ops_app
 from gateway.http.paths import match
 from gateway.http.protocol import Limits as EdgeLimits
-from gateway.http.protocol import make_server
-from gateway.identity.authenticate import Authenticator
+from gateway.http.server import make_server
+from gateway.identity.keyset import KeySets
 from gateway.pipeline import Gate, House
 from gateway.policy.facts import Zones
 from gateway.policy.holder import PolicyHolder
 from gateway.profiles import rules_source
-from gateway.providers.local import moderation
+from gateway.providers.local.moderation_categories import openai_categories
 from gateway.providers.local.secrets import resolve
-from gateway.providers.local.tokenizer import lazy_tokenizer
+from gateway.providers.local.tokenizer import LazyTokenizer
 from gateway.refusals import Refusal
-from gateway.settings import Settings, host_port
+from gateway.settings import Settings, Tls, host_port
 from gateway.telemetry.metrics import Metrics
 
 logger = logging.getLogger("gateway")
@@ -76,20 +79,21 @@ class Summary:
 class Application:
     """One serving process. Made by `build`; `start` returns when the data port listens."""
 
-    def __init__(self, settings: Settings, house: House, log: AuditLog, inspected: Inspection, summary: Summary, ner: Any) -> None:
+    def __init__(self, settings: Settings, house: House, log: AuditLog, inspected: Inspection, summary: Summary, ner: Any, keysets: KeySets) -> None:
         self.settings = settings
         self.house = house
         self.log = log
         self._inspection = inspected
         self._summary = summary
         self._ner = ner
+        self._keysets = keysets
         self._servers: list[Any] = []
         self._tasks: list[asyncio.Task[Any]] = []
         self._stopped = asyncio.Event()
 
     def readiness(self) -> dict[str, bool]:
         """Name each part that must be good, and whether it is."""
-        keys = self.house.authenticator.ready()
+        keys = self._keysets.ready()
         return {
             **{f"keys:{name}": good for name, good in keys.items()},
             "policies": self.house.policies.status.ready,
@@ -120,9 +124,9 @@ class Application:
         authenticator = self.house.authenticator
         try:
             credential = authenticator.credential(tuple(request.headers.raw))
-            subject = authenticator.cached(credential, now_s, time.monotonic())
+            subject = authenticator.cached(credential, int(now_s))
             if subject is None:
-                subject = await authenticator.authenticate(credential, now_s, time.monotonic())
+                subject = await authenticator.authenticate(credential, int(now_s))
         except Refusal:
             return False
         policies = self.house.policies.current
@@ -148,7 +152,7 @@ class Application:
         """Listen. Returns when every port accepts connections."""
         server = self.settings.server
         edge = EdgeLimits(body_idle_s=server.body_idle_s, connections=server.max_connections)
-        tls = (server.tls.certificate, server.tls.key) if server.tls else None
+        tls = server_tls(server.tls) if server.tls else None
         plane = DataPlane(self.house, server.terminator.peers if server.terminator else None)
         apps = {
             "data": plane,
@@ -160,19 +164,26 @@ class Application:
             given = sockets.get(name) if sockets else None
             self._servers.append(
                 make_server(
-                    app, host, port, edge, sock=given, on_malformed=self._malformed, tls=tls if name == "data" else None
+                    app,
+                    host=host,
+                    port=port,
+                    sock=given,
+                    limits=edge,
+                    on_malformed=self._malformed if name == "data" else None,
+                    tls=tls if name == "data" else None,
                 )
             )
         self._tasks += [asyncio.create_task(s.serve()) for s in self._servers]
         self._tasks += [asyncio.create_task(self._every(1.0, self._summarise)), asyncio.create_task(self._watch_policies())]
+        self._tasks.append(asyncio.create_task(self._keysets.run()))
         while not all(s.started for s in self._servers):
             if any(t.done() for t in self._tasks):
                 raise RuntimeError("a port could not be opened")
             await asyncio.sleep(0.005)
 
-    def _malformed(self, status: int) -> None:
-        self.house.metrics.count(self.house.metrics.malformed, 1, str(status))
-        self._summary.count(f"malformed_{status}")
+    def _malformed(self, fault: EdgeFault) -> None:
+        self.house.metrics.count(self.house.metrics.malformed, 1, fault.value)
+        self._summary.count(f"malformed_{fault.value}")
 
     async def _every(self, period_s: float, work: Callable[[], None]) -> None:
         while True:
@@ -230,12 +241,21 @@ class Application:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.house.forwarder.aclose()
-        await self.house.authenticator.aclose()
+        await self._keysets.aclose()
         if self._ner is not None:
-            await self._ner.close()
+            await asyncio.to_thread(self._ner.close)
         with contextlib.suppress(ValueError):
             self._summarise()
         await self.log.close()
+
+
+def server_tls(files: Tls) -> ssl.SSLContext:
+    """Return the context of the data port: TLS 1.2 at least, HTTP/1.1 alone."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(files.certificate, files.key)
+    return context
 
 
 def new_nonce() -> str:
@@ -256,6 +276,7 @@ async def build(settings: Settings, *, unsafe_development: bool = False) -> Appl
         invariants=Path(settings.policies.invariants) if settings.policies.invariants else None,
         zones=Zones(dict(settings.network.zones)),
     )
+    plain_specs(settings.routes, holder.current.schemas)
     log = AuditLog.open(
         Path(settings.audit.directory),
         origin=settings.audit.origin,
@@ -265,13 +286,13 @@ async def build(settings: Settings, *, unsafe_development: bool = False) -> Appl
     )
     await log.start()
     inspected, ner = await inspection(settings)
-    authenticator: Authenticator = await issuers_and_tenants(settings)
+    authenticator, keysets = await issuers_and_tenants(settings)
     house = House(
         authenticator=authenticator,
         match=match,
         policies=holder,
         specs=specs_source(settings),
-        tokenizer=lazy_tokenizer(),
+        tokenizer=LazyTokenizer(),
         counters=counter_store(settings),
         inspection=inspected,
         rules=rules_source(ner_enabled=ner is not None),
@@ -285,10 +306,10 @@ async def build(settings: Settings, *, unsafe_development: bool = False) -> Appl
         mono_s=time.monotonic,
         new_id=lambda: str(uuid.uuid4()),
         nonce=new_nonce,
-        categories=moderation.openai_categories,
+        categories=openai_categories,
         instance=settings.server.instance,
         max_body_bytes=settings.server.max_body_bytes,
         max_exchanges=settings.server.max_exchanges,
         active=Gate(),
     )
-    return Application(settings, house, log, inspected, summary, ner)
+    return Application(settings, house, log, inspected, summary, ner, keysets)

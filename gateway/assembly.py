@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import random
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,7 @@ from gateway.identity.subject import TenantRule, Tenants
 from gateway.policy.facts import RouteFacts
 from gateway.ports import CounterStore
 from gateway.providers.local.counters import MemoryCounters
-from gateway.providers.local.documents import HttpDocuments
+from gateway.providers.local.documents import HttpsDocuments
 from gateway.providers.local.moderation import LinearModerator
 from gateway.providers.local.ner import NerPool
 from gateway.providers.local.scanner import PatternScanner
@@ -39,6 +42,7 @@ from gateway.upstream.client import BackendClient, tls_context
 from gateway.upstream.forward import Forwarder
 from gateway.upstream.route import Backend, Route
 
+logger = logging.getLogger("gateway")
 MIN_PEPPER_BYTES = 32
 
 
@@ -87,7 +91,13 @@ def specs_source(settings: Settings) -> Callable[[Any], Specs]:
         found = kept.get(generation.digest)
         if found is None:
             kept.clear()
-            found = kept[generation.digest] = Specs(plain_specs(settings.routes, generation.schemas))
+            made: dict[str, Any] = {}
+            for route in settings.routes:  # a route whose schema a later set took away does not exist; the others go on
+                try:
+                    made |= plain_specs([route], generation.schemas)
+                except plain.SchemaFaults as faults:
+                    logger.error("route without usable schema", extra={"route": route.model, "faults": list(faults.faults)})
+            found = kept[generation.digest] = Specs(made)
         return found
 
     return specs
@@ -126,8 +136,8 @@ async def inspection(settings: Settings) -> tuple[Inspection, NerPool | None]:
     """Return inspection as settings ask for, its workers started."""
     ner = None
     if settings.inspection.ner:
-        ner = NerPool(workers=settings.inspection.ner_workers, queue=settings.inspection.ner_queue)
-        await ner.start()
+        ner = NerPool(workers=settings.inspection.ner_workers)
+        await asyncio.to_thread(ner.wait_ready)
     return local_inspection(ner=ner, entries=settings.inspection.cache_entries), ner
 
 
@@ -161,17 +171,17 @@ def tenant_rules(tenants: Sequence[Tenant], issuers: Sequence[Issuer]) -> list[T
     return rules
 
 
-async def issuers_and_tenants(settings: Settings) -> Authenticator:
-    """Return the authenticator with its keys fetched once (or known to be missing: readiness tells)."""
+async def issuers_and_tenants(settings: Settings) -> tuple[Authenticator, KeySets]:
+    """Return the authenticator and its key sets, fetched once (or known to be missing: readiness tells)."""
     trusted = trust([issuer_config(i) for i in settings.issuers])
-    keysets = KeySets(trusted, HttpDocuments())
+    keysets = KeySets(trusted, HttpsDocuments(), time.monotonic)
     keys = None
     if settings.keys.enabled and settings.keys.file:
         secret = resolve(settings.keys.pepper).reveal() if settings.keys.pepper else b""
         keys = ApiKeys(Path(settings.keys.file), secret)
     authenticator = Authenticator(trusted, keysets, Tenants(tenant_rules(settings.tenants, settings.issuers), trusted), keys)
-    await authenticator.start()
-    return authenticator
+    await keysets.refresh()
+    return authenticator, keysets
 
 
 def counter_store(settings: Settings) -> CounterStore:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import importlib.util
 from collections.abc import Callable
-
-try:
-    import uvloop
-except ImportError:
-    uvloop = None
 
 
 def factory() -> Callable[[], asyncio.AbstractEventLoop]:
     """Return a maker of event loops."""
-    return asyncio.new_event_loop if uvloop is None else uvloop.new_event_loop
+    if importlib.util.find_spec("uvloop") is None:
+        return asyncio.new_event_loop
+    maker: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
+    return maker

@@ -20,7 +20,7 @@ from gateway.audit.record import Pseudonymiser, encode
 from gateway.content.inbound import screen
 from gateway.content.inspect import Inspection
 from gateway.content.rules import Rules
-from gateway.evidence import Asked, Dialect, Lease, Operation, Permit, ScreenedRequest, Subject, Usage, ValidRequest
+from gateway.evidence import Asked, Dialect, Lease, Operation, Permit, ScreenedRequest, Subject, Usage, ValidRequest, Verdict
 from gateway.exchange import Exchange, Fingerprints
 from gateway.identity.authenticate import Authenticator
 from gateway.limits.reservation import Charge
@@ -178,12 +178,11 @@ def admit(house: House) -> None:
 
 async def authenticate(inbound: Inbound, house: House, exchange: Exchange) -> Subject:
     """Who: from the header snapshot alone, before a body byte is read."""
-    now_s = house.wall_s()
-    now_mono_s = house.mono_s()
+    now_s = int(house.wall_s())
     credential = house.authenticator.credential(inbound.headers)
-    subject = house.authenticator.cached(credential, now_s, now_mono_s)
+    subject = house.authenticator.cached(credential, now_s)
     if subject is None:
-        subject = await house.authenticator.authenticate(credential, now_s, now_mono_s)
+        subject = await house.authenticator.authenticate(credential, now_s)
     exchange.subject = subject
     exchange.prints = Fingerprints(
         house.prints.subject(subject.tenant, subject.subject_id),
@@ -249,6 +248,7 @@ async def reserve(permit: Permit, valid: ValidRequest, house: House, exchange: E
         daily_tokens=tier.daily_tokens,
         tokens=valid.input_tokens + valid.output_tokens,
         lease_id=exchange.request_id,
+        day=int(exchange.started_s) // 86_400,
     )
     lease = await house.counters.reserve(charge, house.mono_s())
     exchange.lease = lease
@@ -263,7 +263,8 @@ async def inspect(valid: ValidRequest, lease: Lease, house: House, exchange: Exc
     rules = house.rules(valid.permit.generation, valid.permit.obligations.profile)
     deadline_s = house.mono_s() + rules.inbound.deadline_s
     if valid.permit.asked.operation in LOCAL:
-        prompt = ScreenedRequest(valid=valid, payload=b"", verdict=None, restorer=None)
+        nothing = Verdict(entities={}, scores={}, flagged=(), action="none", detectors=())
+        prompt = ScreenedRequest(valid=valid, payload=b"", verdict=nothing, restorer=None)
     else:
         prompt = await screen(valid, rules, house.inspection, nonce=house.nonce(), deadline_s=deadline_s)
         exchange.inbound = prompt.verdict

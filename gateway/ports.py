@@ -6,7 +6,7 @@ Every method says whether it may be repeated, what holds when it returns, and wh
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.evidence import Lease, Role, Segment, Span
 
@@ -53,17 +53,10 @@ class LogUnavailable(Exception):
     """The log cannot promise durability."""
 
 
-class Charge(Protocol):
-    """What one exchange wants to take; see `limits.reservation.Charge` for the fields."""
-
-    @property
-    def tokens(self) -> int: ...
-
-
 class CounterStore(Protocol):
     """Atomic counters for limits. One call decides every limit of a request: all are taken or none is."""
 
-    async def reserve(self, charge: Charge, now_s: float) -> Lease:
+    async def reserve(self, charge: Any, now_s: float) -> Lease:
         """Take requests, tokens, a concurrency slot and quota together. Not idempotent (a new lease each time).
 
         Raises `Refusal(RATE_LIMITED | QUOTA_EXCEEDED)` with nothing taken.

@@ -25,7 +25,7 @@ from gateway.exchange import Exchange
 from gateway.http.sse import SseError, SseParser
 from gateway.ports import InspectorUnavailable, UpstreamError
 from gateway.refusals import BACKEND_TIMEOUT, BACKEND_UNAVAILABLE, CONTENT_FILTER, DEPLOYMENT_NOT_FOUND, INSPECTION_UNAVAILABLE, Refusal
-from gateway.schema import answers
+from gateway.schema import answers, chunks
 from gateway.upstream.answer import Answer
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ Headers = list[tuple[bytes, bytes]]
 MAX_ANSWER_BYTES = 16 * 1_048_576
 MAX_EVENTS_HELD = 100_000
 CHARS_PER_TOKEN = 6  # no tokenizer in use yields longer tokens on average: a stream over ceiling x 6 has broken its limit
+MAX_CHANNELS = 256
 SPLIT_AT = 64  # code points: a larger event whose head is committed is not kept waiting for its last word
 
 
@@ -145,13 +146,22 @@ def _rewrite(body: dict[str, Any], segments: Sequence[Segment], texts: Mapping[i
 class _Held:
     """A received event that waits for its texts: per slot the code points still uncommitted and what stands in their place."""
 
-    __slots__ = ("chunk", "left", "out", "took")
+    __slots__ = ("chunk", "left", "out", "slots", "took")
 
-    def __init__(self, chunk: answers.Chunk, lengths: list[int]) -> None:
+    def __init__(self, chunk: chunks.Chunk) -> None:
         self.chunk = chunk
-        self.left = lengths
-        self.out: list[list[str]] = [[] for _ in lengths]
+        self.slots = [(text.choice, text.channel) for text in chunk.texts]
+        self.left = [len(text.text) for text in chunk.texts]
+        self.out: list[list[str]] = [[] for _ in chunk.texts]
         self.took = 0
+
+    def take_text(self) -> list[chunks.ChannelText]:
+        """Hand over what has been committed so far."""
+        given = [chunks.ChannelText(*slot, "".join(parts)) for slot, parts in zip(self.slots, self.out, strict=True) if any(parts)]
+        for parts in self.out:
+            parts.clear()
+        self.took = 0
+        return given
 
 
 class _Channel:
@@ -185,7 +195,7 @@ class _Stream:
         self._chars = 0
         self._held = 0
         self._finished: set[int] = set()
-        self._template: answers.Chunk | None = None
+        self._template: chunks.Chunk | None = None
         self._ended = False
 
     async def run(self, headers: Headers) -> None:
@@ -193,21 +203,21 @@ class _Stream:
             200, [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store"), *headers]
         )
         try:
-            while not self._ended:
-                data = await self._answer.next_chunk()
+            while not self._over():
+                data = await self._answer.response.next_chunk()
                 if not data:
                     break
                 out: list[bytes] = []
                 try:
                     for event in self._parser.feed(data):
                         await self._take(event.data, out)
-                        if self._ended:
+                        if self._over():
                             break
                 except Blocked as blocked:
                     await self._blocked(blocked, out)
                 if out:
                     await self._send(out)
-            if not self._ended:
+            if not self._over():
                 raise UpstreamError("body", "the stream ended without [DONE]")
             await self._sink.end()
         finally:
@@ -215,6 +225,9 @@ class _Stream:
                 channel.guard.drop()
             self._outcome.counted_output = self._chars // 4 + 1
             self._outcome.verdict = verdicts.verdict(self._findings, self._house.inspection.inspectors.names)
+
+    def _over(self) -> bool:
+        return self._ended
 
     async def _send(self, out: list[bytes]) -> None:
         data = b"".join(out)
@@ -225,41 +238,46 @@ class _Stream:
         if data == b"[DONE]":
             await self._done("finished", out)
             return
-        chunk = answers.parse_chunk(self._operation, data, model=self._model)
+        chunk = chunks.parse_chunk(self._operation, data, model=self._model)
         if chunk.usage is not None:
-            self._outcome.reported = chunk.usage
-        if chunk.empty:  # the usage chunk, or an annotation that says nothing to this client
-            return
+            self._outcome.reported = reported(chunk.usage) or self._outcome.reported
         self._template = chunk
-        texts = chunk.texts
-        if texts:
-            self._hold(chunk, texts)
-            for choice, name, text in texts:
-                self._chars += len(text)
-                await self._feed(self._channel(choice, name), text, out)
-        elif not chunk.finished:
-            out.append(_event(chunk.render(None)))
-        for choice in chunk.finished:
-            await self._finish(choice, out)
-            if not texts:
-                out.append(_event(chunk.render(None)))
-        if self._chars > self._prompt.valid.output_tokens * CHARS_PER_TOKEN + SPLIT_AT > SPLIT_AT:
+        ends = chunk.finish_reasons
+        if chunk.texts:
+            for choice in chunk.body.choices:  # an end leaves only after everything before it was judged
+                if choice.index in ends:
+                    choice.finish_reason = None
+            texts = list(chunk.texts)
+            self._hold(chunk)
+            for text in texts:
+                self._chars += len(text.text)
+                await self._feed(self._channel(text.choice, text.channel), text.text, out)
+        for index in ends:
+            await self._finish(index, out)
+        if chunk.texts and ends:
+            out += [self._event(chunks.closing(chunk, [index], reason)) for index, reason in ends.items()]
+        elif not chunk.texts and chunk.body.choices and not chunk.is_idle:
+            out.append(self._event(chunk))
+        if self._chars > (self._prompt.valid.output_tokens + SPLIT_AT) * CHARS_PER_TOKEN:
             await self._cut(out)
 
-    def _hold(self, chunk: answers.Chunk, texts: Sequence[tuple[int, str, str]]) -> None:
-        held = _Held(chunk, [len(text) for _, _, text in texts])
+    def _event(self, chunk: chunks.Chunk) -> bytes:
+        return b"data: " + chunks.render(chunk, include_usage=self._prompt.valid.include_usage) + b"\n\n"
+
+    def _hold(self, chunk: chunks.Chunk) -> None:
+        held = _Held(chunk)
         self._held += 1
         if self._held > MAX_EVENTS_HELD:
             raise UpstreamError("protocol", "too many events held")
-        for slot, (choice, name, _) in enumerate(texts):
+        for slot, (choice, name) in enumerate(held.slots):
             self._channel(choice, name).queue.append((held, slot))
 
     def _channel(self, choice: int, name: str) -> _Channel:
         channel = self._channels.get((choice, name))
         if channel is None:
-            if len(self._channels) >= answers.MAX_CHANNELS or choice in self._finished:
+            if len(self._channels) >= MAX_CHANNELS or choice in self._finished:
                 raise UpstreamError("protocol", "unexpected channel")
-            arguments = name.startswith("tool:")
+            arguments = name.endswith(":arguments")
             session = self._house.inspection.inspectors.moderator.open(Role.ASSISTANT)
             guard = StreamGuard(
                 self._rules.outbound,
@@ -305,15 +323,14 @@ class _Stream:
                         self._release(held, out)
         if queue and queue[0][0].took >= SPLIT_AT and len(queue[0][0].left) == 1:
             held = queue[0][0]
-            out.append(_event(held.chunk.render(["".join(held.out[0])], partial=True)))
-            held.out[0].clear()
-            held.took = 0
+            chunks.substitute(held.chunk, held.take_text())
+            out.append(self._event(held.chunk))
 
     def _release(self, held: _Held, out: list[bytes]) -> None:
         self._held -= 1
-        texts = ["".join(parts) for parts in held.out]
-        if any(texts) or held.chunk.finished or held.chunk.opens:
-            out.append(_event(held.chunk.render(texts)))
+        chunks.substitute(held.chunk, held.take_text())
+        if not held.chunk.is_idle:
+            out.append(self._event(held.chunk))
 
     async def _finish(self, choice: int, out: list[bytes]) -> None:
         """Judge and release what the channels of a choice still hold."""
@@ -321,7 +338,7 @@ class _Stream:
         for (owner, name), channel in self._channels.items():
             if owner != choice:
                 continue
-            if name.startswith("tool:") and channel.queue:
+            if name.endswith(":arguments") and channel.queue:
                 await self._finish_arguments(channel, out)
                 continue
             wanted = channel.guard.ner_request(final=True)
@@ -353,7 +370,7 @@ class _Stream:
         valid = self._prompt.valid
         if valid.include_usage and self._template is not None:
             given = self._outcome.reported or (valid.input_tokens, self._chars // 4 + 1)
-            out.append(_event(self._template.usage_chunk(*given)))
+            out.append(self._event(chunks.usage_chunk(self._template, *given)))
         out.append(b"data: [DONE]\n\n")
 
     async def _cut(self, out: list[bytes]) -> None:
@@ -361,21 +378,18 @@ class _Stream:
         for choice in {choice for choice, _ in self._channels} - self._finished:
             await self._finish(choice, out)
             if self._template is not None:
-                out.append(_event(self._template.finish_chunk(choice, "length", None)))
+                out.append(self._event(chunks.closing(self._template, [choice], "length")))
         self._end("cut", out)
 
     async def _blocked(self, blocked: Blocked, out: list[bytes]) -> None:
         """End with `content_filter`. What was released before the finding stays; nothing held leaves."""
-        result = verdicts.filter_result(self._findings.scores, blocked.flagged)
-        template = self._template
-        choices = sorted({choice for choice, _ in self._channels} - (self._finished if self._finished and len(self._channels) > 1 else set()))
-        if template is not None:
-            out += [_event(template.finish_chunk(choice, "content_filter", result)) for choice in choices or [0]]
+        choices = sorted({choice for choice, _ in self._channels} - self._finished) or [0]
+        if self._template is not None:
+            ending = chunks.closing(self._template, choices, "content_filter")
+            for choice in ending.body.choices:
+                choice.content_filter_results = verdicts.filter_result(self._findings.scores, blocked.flagged)
+            out.append(self._event(ending))
         self._end("blocked", out)
-
-
-def _event(data: bytes) -> bytes:
-    return b"data: " + data + b"\n\n"
 
 
 async def answer_locally(prompt: ScreenedRequest, house: House, exchange: Exchange, sink: Sink, headers: Headers) -> Outcome:

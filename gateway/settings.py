@@ -139,7 +139,7 @@ class Route(_Section, frozen=True, kw_only=True):
     upstream_model: str | None = None  # the name at the backend; default: `model`
     data_class: str = "internal"
     owner: str = ""
-    request_schema: str | None = None  # of plain routes: a file under policies/schemas
+    request_schema: str | None = None  # of plain routes: the name of a schema in the policy set
     answer_schema: str | None = None
 
 

@@ -70,6 +70,7 @@ def open_writer(store: Store, signer: Signer, *, segment_bytes: int, create: boo
         torn = _replay(writer, verifier, frames, path, published.see, last=number == len(segments) - 1)
     published.judge()
     replayed = writer.edge.size - base.first
+    writer.catch_up()
     writer.requeue(now_s)
     writer.settle(now_s)
     return writer, Recovery(created=False, size=writer.edge.size, replayed=replayed, torn_bytes=torn, unclosed=len(writer.open))

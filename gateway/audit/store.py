@@ -154,6 +154,7 @@ def read_file(path: Path, limit: int) -> bytes:
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Write `data` at the descriptor's place. Raises `OSError`; a short write is one."""
-    if os.write(fd, data) != len(data):
-        raise OSError("the disk took only a part of a write")
+    """Write `data` at the descriptor's place. Raises `OSError`, and what was written of it by then is torn."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]

@@ -75,8 +75,10 @@ class Report(msgspec.Struct):
             self.left_out += 1
 
 
-def verify(directory: Path, key: str, against: Sequence[bytes] = ()) -> Report:
+def verify(directory: Path, key: str, against: Sequence[bytes] = (), *, patience_s: float = 0.05) -> Report:
     """Check a log. `key` is a C2SP verifier key; `against` are signed checkpoints kept elsewhere.
+
+    What looks wrong where a running gateway writes is read again after `patience_s`.
 
     Raises `TreeError` for a `key` that is none. Everything about the directory itself is a finding.
     """
@@ -84,7 +86,7 @@ def verify(directory: Path, key: str, against: Sequence[bytes] = ()) -> Report:
     report = Report(origin=verifier.name, findings=[], notes=[])
     anchors = _anchors(report, verifier, against)
     try:
-        snapshot = _snapshot(directory, verifier, report)
+        snapshot = _snapshot(directory, verifier, report, patience_s)
     except OSError as error:
         report.found("unreadable", f"{error.filename or directory}: {error.strerror or error}")
         return report
@@ -116,17 +118,21 @@ class _Snapshot(msgspec.Struct):
     torn: str
 
 
-def _snapshot(directory: Path, verifier: Verifier, report: Report) -> _Snapshot | None:
-    for attempt in range(_RETRIES):
+def _snapshot(directory: Path, verifier: Verifier, report: Report, patience_s: float) -> _Snapshot | None:
+    before: object = None
+    for _ in range(_RETRIES):
         draft = Report(findings=[], notes=[])
         # The order matters: tiles are listed first and segments read last, so that whatever was seen is covered by what is read after.
         tiles = _list_tiles(directory, draft)
         checkpoint = _checkpoint(directory, verifier, draft)
         frames, torn = _segments(directory, draft)
-        settled = not torn and not draft.findings and (not frames or checkpoint is None or frames[0].first <= checkpoint.size)
-        if settled or attempt == _RETRIES - 1:
+        if not torn and not draft.findings and (not frames or checkpoint is None or frames[0].first <= checkpoint.size):
             break
-        time.sleep(0.05)
+        seen = (draft.findings, checkpoint, torn, len(frames))
+        if seen == before:
+            break
+        before = seen
+        time.sleep(patience_s)
     report.findings += draft.findings
     report.notes += draft.notes
     if checkpoint is None:

@@ -123,6 +123,10 @@ class Writer:
             if not self.store.remove_partials(name, keep):
                 self._prunable.append((now_s, name))
 
+    def catch_up(self) -> None:
+        """Sign for what was applied without a commit."""
+        self.note = self.signer.sign(self.edge.size, self.edge.root())
+
     def requeue(self, now_s: float) -> None:
         """Remember, after a start, the full tiles whose partial ones the run before may have left."""
         for level in (None, 0, 1, 2):

@@ -88,9 +88,9 @@ def secret_faults(settings: Settings) -> list[str]:
 async def live_faults(settings: Settings) -> list[str]:
     """Ask every issuer for its keys and every backend for a connection, once."""
     faults = []
-    authenticator = await issuers_and_tenants(settings)
-    faults += [f"issuer `{name}`: no usable keys" for name, good in authenticator.ready().items() if not good]
-    await authenticator.aclose()
+    _, keysets = await issuers_and_tenants(settings)
+    faults += [f"issuer `{name}`: no usable keys" for name, good in keysets.ready().items() if not good]
+    await keysets.aclose()
     asked = forwarder(settings, resolve)
     faults += [f"backend `{name}`: cannot be reached" for name, good in (await asked.warm()).items() if not good]
     await asked.aclose()

@@ -8,8 +8,9 @@ import os
 import sys
 from pathlib import Path
 
+from gateway import __version__
 from gateway.schema import coverage, openapi
-from gateway.settings import SettingsFaults, load
+from gateway.settings import Route, SettingsFaults, load
 
 
 def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,12 +24,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.coverage:
         print(coverage.render())
         return 0
-    models: list[str] = []
+    routes: tuple[Route, ...] = ()
     if arguments.config is not None:
         try:
-            models = [route.model for route in load(arguments.config, os.environ).routes]
+            routes = load(arguments.config, os.environ).routes
         except SettingsFaults as faults:
             print(faults, file=sys.stderr)
             return 2
-    print(json.dumps(openapi.build(models), indent=2))
+    print(json.dumps(openapi.build(routes, version=__version__), indent=2))
     return 0

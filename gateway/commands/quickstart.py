@@ -10,12 +10,14 @@ import argparse
 import asyncio
 import logging
 import sys
+import time
+import uuid
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from gateway import loops
 from gateway.app import Application, build
-from gateway.http.protocol import Limits, make_server
+from gateway.http.server import make_server
 from gateway.quickstart import ports as port_check
 from gateway.quickstart.demonstration import Demonstration, Endpoint, table
 from gateway.quickstart.issuer import DevelopmentIssuer
@@ -26,6 +28,7 @@ from gateway.telemetry import logs
 
 logger = logging.getLogger("gateway.quickstart")
 TOKEN_TTL_S = 12 * 3600
+PUBLISHED_S = 0.5  # the log's public checkpoint follows a commit within tens of milliseconds
 
 
 def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -73,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _serve(arguments: argparse.Namespace, ports: Ports) -> int:
     state: Path = arguments.state.resolve()
     prepare(state)
-    issuer = DevelopmentIssuer(f"http://127.0.0.1:{ports.issuer}", state_directory=state)
+    issuer = DevelopmentIssuer(f"http://127.0.0.1:{ports.issuer}", state=state)
     tokens = {name: issuer.mint(name, ttl_s=TOKEN_TTL_S) for name in IDENTITIES}
     for name, token in tokens.items():
         write_private(state / "tokens" / f"{name}.jwt", token.encode())
@@ -82,8 +85,8 @@ async def _serve(arguments: argparse.Namespace, ports: Ports) -> int:
     settings_file = state / "gateway.toml"
     write_private(settings_file, text.encode())
     servers = [
-        make_server(issuer.app(), "127.0.0.1", ports.issuer, Limits()),
-        make_server(Simulator().app(), "127.0.0.1", ports.simulator, Limits()),
+        make_server(issuer.app(), port=ports.issuer),
+        make_server(Simulator(), port=ports.simulator),
     ]
     running = [asyncio.create_task(s.serve()) for s in servers]
     await _started(servers)
@@ -112,13 +115,9 @@ async def _show(
     arguments: argparse.Namespace, application: Application, ports: Ports, issuer: DevelopmentIssuer, tokens: dict[str, str], state: Path
 ) -> int:
     simulator = None if arguments.backend else Endpoint("127.0.0.1", ports.simulator)
-    loop = asyncio.get_running_loop()
-
-    def settle() -> None:
-        asyncio.run_coroutine_threadsafe(application.log.flush(), loop).result(10)
-
+    visitor = issuer.mint("analyst", ttl_s=600, oid=str(uuid.uuid4()), sub="dev-visitor")
     show = Demonstration(
-        Endpoint("127.0.0.1", ports.data), simulator, tokens, issuer.mint("analyst", ttl_s=600, subject="visitor"), state / "audit", settle
+        Endpoint("127.0.0.1", ports.data), simulator, tokens, visitor, state / "audit", lambda: time.sleep(PUBLISHED_S)
     )
     rows = await asyncio.to_thread(lambda: list(show.run()))
     good = all(row.good for row in rows)

@@ -20,7 +20,7 @@ import msgspec
 
 from gateway import loops
 from gateway.app import Application, DevelopmentIssuerRefused, build
-from gateway.audit.log import LogRefused
+from gateway.audit.recovery import LogRefused
 from gateway.policy.faults import PolicyFaults
 from gateway.providers.local.secrets import SecretMissing
 from gateway.settings import Settings, SettingsFaults, host_port, load

@@ -56,13 +56,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _ask(settings: Settings, token: str) -> dict[str, Any]:
-    authenticator = await issuers_and_tenants(settings)
+    authenticator, keysets = await issuers_and_tenants(settings)
     try:
         now_s = time.time()
         credential = authenticator.credential(((b"authorization", b"Bearer " + token.encode("latin-1", "replace")),))
-        subject = await authenticator.authenticate(credential, now_s, time.monotonic())
+        subject = await authenticator.authenticate(credential, int(now_s))
     finally:
-        await authenticator.aclose()
+        await keysets.aclose()
     policies = load_policies(
         Path(settings.policies.directory), invariants=None, routes=route_facts(settings), zones=Zones(dict(settings.network.zones))
     )

@@ -7,13 +7,14 @@ served coroutine is cancelled and cleans up behind itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from gateway.http.intake import Inbound, Receive
+from gateway.http.ops import network_check
 from gateway.http.reply import Headers, render, stream_error
 from gateway.pipeline import House, serve
-from gateway.refusals import Refusal
+from gateway.refusals import MALFORMED, Refusal
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -54,15 +55,21 @@ class AsgiSink:
 class DataPlane:
     """ASGI application over one `House`."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, peers: Sequence[str] | None = None) -> None:
         self._house = house
+        self._trusted = network_check(peers) if peers is not None else None
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError("the data plane speaks HTTP only")
         inbound = Inbound(scope, receive)
+        sink = AsgiSink(send)
+        if self._trusted is not None and not self._trusted(inbound.peer):
+            # SECURITY: behind a TLS terminator, plaintext from anyone else is somebody going around it.
+            await sink.refuse(Refusal(MALFORMED, detail="not the terminator"), [])
+            return
         try:
-            await serve(inbound, AsgiSink(send), self._house)
+            await serve(inbound, sink, self._house)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not inbound.left or task is None:

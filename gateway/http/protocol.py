@@ -110,6 +110,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._guarded: Cycle | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._fault: Fault | None = None
+        self._chunked = False
         self._body_raw = self._body_bytes = self._chunks = 0
         self._body_from_s = self._paused_s = 0.0
         self._discarded = 0
@@ -236,7 +237,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _body_goes_on(self) -> None:
         """Bound what a body may cost beside its bytes, and set when more of it must have come."""
         limits = self.limits
-        if self._chunks:
+        if self._chunked:
             allowed = limits.chunk_overhead_bytes + 16 * self._chunks  # 8 digits and two line ends, at most, for a chunk
             if self._body_raw - self._body_bytes > allowed or self._chunks > limits.small_chunks + self._body_bytes // 64:
                 raise BadHead(Fault.CHUNKING)
@@ -293,6 +294,7 @@ class GuardedProtocol(HttpToolsProtocol):
         }
         keep_alive = target.version == "1.1" and self.parser.should_keep_alive()
         self._awaits_continue = framing.expects_continue
+        self._chunked = framing.chunked
         cycle = Cycle(
             self, scope, self.server_state.default_headers, expects_continue=framing.expects_continue, keep_alive=keep_alive
         )

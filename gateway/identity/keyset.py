@@ -59,9 +59,6 @@ class KeySetStatus(msgspec.Struct, frozen=True, kw_only=True):
 class _State:
     """What is known of one issuer. Touched by the event loop alone."""
 
-    __slots__ = ("absent", "digest", "discovered_at", "due_at", "failures", "fetches", "forced_at", "good_at", "issuer", "jwks_url")
-    __slots__ += ("keyset", "last_fault", "task", "waiting")
-
     def __init__(self, issuer: TrustedIssuer) -> None:
         self.issuer = issuer
         self.keyset: KeySet | None = None
@@ -147,26 +144,28 @@ class KeySets:
         state = self._states.get(iss)
         if state is None:
             return False
-        now = self._clock()
-        if now < state.absent.get(kid, -math.inf):
+        if self._clock() < state.absent.get(kid, -math.inf):
             return False
-        if state.task is not None:
-            # A fetch under way may have begun before the key was published: wait for it, but it is not this kid's own.
+        for _ in range(2):
+            # A fetch under way may have begun before the key was published: it is waited for first, and only if it did not
+            # bring the key may this kid cause one of its own.
+            task = state.task
+            mine = task is None
+            if mine:
+                if self._clock() - state.forced_at < self._timing.unknown_kid_s:
+                    return False
+                state.forced_at = self._clock()
+                task = self._start(state)
             await self._wait(state)
             if self._knows(state, kid):
                 return True
-        if now - state.forced_at < self._timing.unknown_kid_s:
-            return False
-        if state.task is None:
-            state.forced_at = now
-            self._start(state)
-        failed = state.failures
-        await self._wait(state)
-        if self._knows(state, kid):
-            return True
-        if state.task is None and state.failures <= failed:
+            if state.task is task:
+                return False  # still under way
+            if mine:
+                break
+        if mine and state.failures == 0:
             # SECURITY: one client with a stale key must not use up the one fetch that a rotated key would need.
-            state.absent[kid] = now + self._timing.absent_s
+            state.absent[kid] = self._clock() + self._timing.absent_s
             if len(state.absent) > _MAX_ABSENT:
                 state.absent.popitem(last=False)
         return False

@@ -15,7 +15,7 @@ import msgspec
 from gateway.evidence import Subject, SubjectKind
 from gateway.identity.apikeys import KeyRecord
 from gateway.identity.claims import VerifiedClaims
-from gateway.identity.issuers import Overage, TrustedIssuer
+from gateway.identity.issuers import IssuerKind, Overage, TrustedIssuer
 from gateway.refusals import POLICY_DENIED, Refusal
 
 KEY_ISSUER: Final = "key"
@@ -140,7 +140,8 @@ def _faults(rule: TenantRule, trusted: Mapping[str, TrustedIssuer]) -> Iterable[
         yield "`key_id` stands alone"
     if rule.issuer and rule.issuer not in trusted:
         yield f"`issuer` `{rule.issuer}` is not a configured issuer"
-    if rule.directory_id and not any(issuer.directory_id in ("", rule.directory_id) for issuer in trusted.values()):
+    owners = [issuer for issuer in trusted.values() if issuer.kind is IssuerKind.DEVELOPMENT or issuer.directory_id == rule.directory_id]
+    if rule.directory_id and not owners:
         yield f"`directory_id` `{rule.directory_id}` is not accepted by any configured issuer"
     # SECURITY: these names are unique within one issuer alone; another issuer may give the same name to someone else.
     if rule.application and not (rule.issuer or rule.directory_id):

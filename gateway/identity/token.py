@@ -55,7 +55,8 @@ class Opened:
 def verify_token(token: str, trusted: Mapping[str, TrustedIssuer], keyset_of: KeySetOf, now_s: int) -> VerifiedClaims:
     """Return the verified claims of `token` at `now_s` (seconds since 1970). Raises `Rejected`, of which `KeyUnknown` is one.
 
-    `trusted` is keyed by exact `iss`; `keyset_of` gives the pinned key set of one, None where it has none. The result holds only claims this gateway understands.
+    `trusted` is keyed by exact `iss`; `keyset_of` gives the pinned key set of one, None where there is none usable. The
+    result holds only claims this gateway understands.
     """
     opened = open_token(token)  # 1 to 4
     claims = _read_claims(opened)  # 5

@@ -6,9 +6,8 @@ caller learns is a constant message and the ids of policies that say `@tell("tru
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -19,6 +18,7 @@ from gateway.policy.engine import Engine, Question, Ruling
 from gateway.policy.facts import Context, RouteFacts, Zones, context_at
 from gateway.policy.limit_tiers import LimitTier, LimitTiers
 from gateway.policy.obligations import Standards, merge
+from gateway.policy.recent import Recent
 from gateway.policy.roles import RoleMap
 from gateway.refusals import DEPLOYMENT_NOT_FOUND, INVALID_REQUEST, POLICY_DENIED, Kind, Refusal
 
@@ -43,31 +43,6 @@ SERVICE_ACTIONS = frozenset(
 )
 
 CACHE_ENTRIES = 8192  # decisions kept; one is about 1 KiB
-
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
-
-
-class Recent(Generic[K, V]):
-    """A bounded map that forgets what was used least recently."""
-
-    def __init__(self, entries: int) -> None:
-        self._entries = entries
-        self._rows: OrderedDict[K, V] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def get(self, key: K) -> V | None:
-        row = self._rows.get(key)
-        if row is not None:
-            self._rows.move_to_end(key)
-        return row
-
-    def put(self, key: K, value: V) -> None:
-        self._rows[key] = value
-        if len(self._rows) > self._entries:
-            self._rows.popitem(last=False)
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

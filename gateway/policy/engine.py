@@ -15,7 +15,9 @@ import msgspec
 from gateway.evidence import Subject, SubjectKind
 from gateway.policy.cedar_text import NAMESPACE, Policy, literals
 from gateway.policy.facts import RouteFacts
+from gateway.policy.recent import Recent
 
+PRINCIPALS = 1024  # parsed subjects kept; a subject's requests of the next minute need not be parsed again
 SERVICE = "gateway"  # the one Service: what is done to the gateway itself
 
 _TYPES: Mapping[SubjectKind, str] = {
@@ -75,6 +77,7 @@ class Engine:
             for route in routes
         ]
         self._entities = cedarpy.Entities.from_json_str(msgspec.json.encode(models).decode(), schema)
+        self._principals: Recent[tuple[Subject, frozenset[str], int], cedarpy.Entities] = Recent(PRINCIPALS)
         # A directory may put a person in hundreds of groups; only those that some policy names can matter.
         self._groups = frozenset(name for policy in policies for kind, name in literals(policy.parsed) if kind == f"{NAMESPACE}::Group")
 
@@ -85,6 +88,27 @@ class Engine:
             return [_NO] * len(questions)
         # INVARIANT: tenant ids and issuers hold no `|`, so no two subjects share an id
         principal = {"type": kind, "id": f"{subject.tenant}|{subject.issuer}|{subject.subject_id}"}
+        try:
+            entities = self._with(subject, roles, clearance, principal)
+            requests = [
+                {
+                    "principal": principal,
+                    "action": _uid("Action", question.action),
+                    "resource": _uid("Model", question.model) if question.model else _uid("Service", SERVICE),
+                    "context": msgspec.json.encode(question.context).decode(),
+                }
+                for question in questions
+            ]
+            answers = cedarpy.is_authorized_batch(requests, self._policies, entities, self._schema)
+        except (ValueError, TypeError, OverflowError):
+            return [_NO] * len(questions)
+        return [_ruling(answer) for answer in answers]
+
+    def _with(self, subject: Subject, roles: frozenset[str], clearance: int, principal: Mapping[str, str]) -> cedarpy.Entities:
+        key = (subject, roles, clearance)
+        known = self._principals.get(key)
+        if known is not None:
+            return known
         tenant = _uid("Tenant", subject.tenant)
         entity = {
             "uid": principal,
@@ -102,21 +126,9 @@ class Engine:
                 *(_uid("Group", group) for group in sorted(subject.groups & self._groups)),
             ],
         }
-        try:
-            entities = self._entities.with_added_json_str(msgspec.json.encode([entity]).decode(), self._schema)
-            requests = [
-                {
-                    "principal": principal,
-                    "action": _uid("Action", question.action),
-                    "resource": _uid("Model", question.model) if question.model else _uid("Service", SERVICE),
-                    "context": msgspec.json.encode(question.context).decode(),
-                }
-                for question in questions
-            ]
-            answers = cedarpy.is_authorized_batch(requests, self._policies, entities, self._schema)
-        except (ValueError, TypeError, OverflowError):
-            return [_NO] * len(questions)
-        return [_ruling(answer) for answer in answers]
+        made = self._entities.with_added_json_str(msgspec.json.encode([entity]).decode(), self._schema)
+        self._principals.put(key, made)
+        return made
 
 
 def _ruling(answer: cedarpy.AuthzResult) -> Ruling:

@@ -1,7 +1,7 @@
 """Turns a directory of policies into a `PolicySet`, or says everything that is wrong with it.
 
-The order: read (bounded), parse every file, check them together, build the engine, probe it, run the set's tests, the sets that
-must be refused, and the invariants. Only what passed all of it is returned; there is no partly loaded set.
+The order: read (bounded), parse every file, check them together, build the engine, probe it, run the set's tests and the
+invariants. Only what passed all of it is returned; there is no partly loaded set.
 """
 
 from __future__ import annotations
@@ -54,13 +54,15 @@ def load_policies(
     invariants: Path | None,
     routes: Mapping[str, RouteFacts] | None,
     zones: Zones | None = None,
+    bad_sets: bool = False,
 ) -> PolicySet:
     """Read, check and test the set in `directory`. Raises `PolicyFaults` with everything that is wrong.
 
     `routes` None takes the models that the set's tests declare, for looking at a set without settings.
     """
     files = read_files(directory)
-    return build(files, routes=routes, zones=zones or Zones(), invariants=read_invariants(invariants) if invariants else None)
+    kept = read_invariants(invariants) if invariants else None
+    return build(files, routes=routes, zones=zones or Zones(), invariants=kept, bad_sets=bad_sets)
 
 
 def deny_all(routes: Mapping[str, RouteFacts], zones: Zones) -> PolicySet:
@@ -85,9 +87,13 @@ def build(
     routes: Mapping[str, RouteFacts] | None,
     zones: Zones,
     invariants: Invariants | None = None,
-    bad_sets: bool = True,
+    bad_sets: bool = False,
 ) -> PolicySet:
-    """Build a set from files in memory. Raises `PolicyFaults`."""
+    """Build a set from files in memory. Raises `PolicyFaults`.
+
+    `bad_sets` also proves that each set under `tests/bad/` is refused. That tests this loader and not the candidate, so checks ask
+    for it and reloads do not.
+    """
     faults: list[Fault] = []
     models = read_models(files, faults)
     served = models if routes is None else routes
@@ -100,7 +106,7 @@ def build(
         raise PolicyFaults(faults)
     cases = [case for name in sorted(files) if _is_test(name) for case in read_cases(name, files[name], rehearsal, faults)]
     kept = read_cases(invariants.file, invariants.content, policies, faults) if invariants else []
-    if not cases and bad_sets:
+    if not cases:
         faults.append(Fault("tests", 0, "the set has no tests: say in tests/*.toml what it must permit and deny"))
     if not faults:
         faults.extend(run_cases(rehearsal, cases))
@@ -301,7 +307,7 @@ def bad_set_faults(files: Files, name: str, zones: Zones) -> tuple[str, tuple[Fa
             table.fault(f"`without` names `{path}`, which the set does not have", "without")
     laid = {path.removeprefix(prefix): content for path, content in files.items() if path.startswith(prefix) and path != file}
     try:
-        build({**good, **laid}, routes=None, zones=zones, bad_sets=False)
+        build({**good, **laid}, routes=None, zones=zones)
     except PolicyFaults as refused:
         return message, refused.faults, case_faults
     return message, (), case_faults

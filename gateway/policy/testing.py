@@ -69,15 +69,22 @@ def example_subject(**facts: Any) -> Subject:
     return Subject(**{**known, **facts})
 
 
-def ask(policies: PolicySet, subject: Subject, roles: frozenset[str], action: str, model: str, context: Context) -> Cell:
-    """Answer as a request would be answered: a model that may not be seen is unseen, whatever else is permitted."""
-    if not model or action == SEE:
-        decision = policies.judge(subject, roles, [(action, model, context)])[0]
-        return Cell(PERMIT if decision.allowed else UNSEEN if action == SEE else DENY, decision)
-    seen, decision = policies.judge(subject, roles, [(SEE, model, context), (action, model, context)])
-    if not seen.allowed:
-        return Cell(UNSEEN, seen)
-    return Cell(PERMIT if decision.allowed else DENY, decision)
+def ask(policies: PolicySet, subject: Subject, roles: frozenset[str], questions: Iterable[tuple[str, str, Context]]) -> list[Cell]:
+    """Answer as requests would be answered: a model that may not be seen is unseen, whatever else is permitted."""
+    wanted = tuple(questions)
+    looks = tuple(dict.fromkeys((SEE, model, context) for _, model, context in wanted if model))
+    acts = tuple(dict.fromkeys(question for question in wanted if question[0] != SEE))
+    both = (*looks, *acts)
+    known = dict(zip(both, policies.judge(subject, roles, both), strict=True))
+    cells = []
+    for action, model, context in wanted:
+        seen = known[SEE, model, context] if model else None
+        if seen is not None and (action == SEE or not seen.allowed):
+            cells.append(Cell(PERMIT if seen.allowed else UNSEEN, seen))
+        else:
+            decision = known[action, model, context]
+            cells.append(Cell(PERMIT if decision.allowed else DENY, decision))
+    return cells
 
 
 def _model(name: str, table: Table) -> RouteFacts:
@@ -216,10 +223,12 @@ def run_case(policies: PolicySet, case: Case) -> list[Fault]:
     cells = [(a, m) for a in case.actions for m in (("",) if a in SERVICE_ACTIONS else models)]
     if len(cells) > _MAX_CELLS:
         return [Fault(case.file, case.line, f"`{case.name}` asks over {_MAX_CELLS} questions")]
+    questions = []
     for action, model in cells:
         plain = context_at(case.subject, policies.routes.get(model), LOOPBACK, False, 0)
-        context = msgspec.structs.replace(plain, **case.when)
-        complaint = _complaint(case, action, model, ask(policies, case.subject, roles, action, model, context))
+        questions.append((action, model, msgspec.structs.replace(plain, **case.when)))
+    for (action, model), cell in zip(cells, ask(policies, case.subject, roles, questions), strict=True):
+        complaint = _complaint(case, action, model, cell)
         if complaint:
             return [Fault(case.file, case.line, complaint)]
     return []

@@ -30,7 +30,7 @@ HOSTILE = (
     "the chest and watch you bleed to death on the floor. You deserve to die screaming, and nobody will save you."
 )
 
-SLOW = " ".join(["one small word after the other and so on"] * 23)[:-18]  # 200 tokens
+SLOW = " ".join(["ten slow words in a row make one small line"] * 20)  # 200 tokens
 
 _POSITIVE = frozenset(["good", "great", "excellent", "happy", "love", "thanks", "helpful", "fast", "nice", "wonderful", "pleased"])
 _NEGATIVE = frozenset(["bad", "poor", "terrible", "angry", "hate", "broken", "slow", "useless", "refund", "awful", "late"])

@@ -125,4 +125,6 @@ def settings_text(directory: Path, policies: Path, ports: Ports, issuer: str, *,
             f"operations = {quote(list(operations)).decode()}",
             f'data_class = "{CLASSES.get(model, "internal")}"',
         ]
+        if operations[0] == "score":
+            lines.append('request_schema = "score"')
     return "\n".join(lines) + "\n"

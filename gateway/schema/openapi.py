@@ -51,8 +51,9 @@ def build(routes: Iterable[DescribedRoute], specs: Specs | None = None, *, versi
     specs = specs or Specs()
     models: dict[Operation, list[str]] = {}
     for route in routes:
-        for operation in route.operations:
-            models.setdefault(Operation(operation), []).append(route.model)
+        for operation in Operation:
+            if operation.value in route.operations:
+                models.setdefault(operation, []).append(route.model)
     if moderations:
         models.setdefault(Operation.MODERATIONS, [])
     paths: dict[str, Any] = {}
@@ -196,7 +197,9 @@ _COMPONENTS: Mapping[str, Schema] = {
     ),
     "ChatCompletion": _generated({"message": _MESSAGE}),
     "Completion": _generated({"text": _STRING}),
-    "EmbeddingList": _object({"object": {"const": "list"}, "data": {"type": "array", "items": _ROW}, "model": _STRING, "usage": _USAGE}, "data"),
+    "EmbeddingList": _object(
+        {"object": {"const": "list"}, "data": {"type": "array", "items": _ROW}, "model": _STRING, "usage": _USAGE}, "object", "data"
+    ),
     "Moderation": _object({"id": _STRING, "model": _STRING, "results": {"type": "array", "items": _RESULT}}, "id", "model", "results"),
     "Model": _MODEL,
     "ModelList": _object({"object": {"const": "list"}, "data": {"type": "array", "items": _MODEL}}, "object", "data"),

@@ -33,7 +33,7 @@ class Metrics:
         self.entities = Counter("gateway_entities", "Entities found", ["type", "direction"], registry=r)
         self.blocks = Counter("gateway_blocks", "Exchanges blocked by inspection", ["reason", "direction"], registry=r)
         self.degraded = Counter("gateway_degraded", "Decisions on a fallback", ["what"], registry=r)  # ALERT: any
-        self.malformed = Counter("gateway_malformed_requests", "Requests refused before HTTP", ["status"], registry=r)
+        self.malformed = Counter("gateway_malformed_requests", "Requests refused before HTTP", ["fault"], registry=r)
         self.unauthenticated = Counter("gateway_unauthenticated", "Requests without a valid credential", registry=r)
         self.active = Gauge("gateway_active_exchanges", "Exchanges in progress", registry=r)  # ALERT: near server.max_exchanges
         self.leases = Gauge("gateway_active_leases", "Limit leases held", registry=r)

@@ -18,7 +18,7 @@ _LEAD = re.compile(r"^(?:how (?:can|do|could|would|might|should) (?:i|one|we|som
 _SAFE = dict.fromkeys(HEADS, 0)
 # file -> labels of its lines, rows to draw
 _FILES: dict[str, tuple[dict[str, int], int]] = {
-    "self_harm": ({"self_harm": 1, "harmful": 1, "hate": 0, "sexual": 0, "attack": 0}, 1500),
+    "self_harm": ({"self_harm": 1, "harmful": 1, "hate": 0, "sexual": 0, "attack": 0}, 2200),
     "violence": ({"violence": 1, "harmful": 1, "sexual": 0, "self_harm": 0, "attack": 0}, 2000),
     "sexual": ({"sexual": 1, "harmful": 1, "hate": 0, "violence": 0, "self_harm": 0, "attack": 0}, 1500),
     "harassment": ({"harassment": 1, "harmful": 1, "sexual": 0, "self_harm": 0, "illicit": 0, "attack": 0}, 700),
@@ -30,6 +30,7 @@ _FILES: dict[str, tuple[dict[str, int], int]] = {
     "hate_safe": (_SAFE, 400),
     "injections_safe": (_SAFE, 1200),
     "documents_safe": (_SAFE, 900),
+    "small_talk": (_SAFE, 2500),
 }
 _ACTS = 14000  # harmful, and as many ordinary
 
@@ -70,6 +71,18 @@ def reworded(row: Row, random: Random, times: int) -> Iterator[Row]:
     act = row.text[lead.end() :].rstrip("?. ").lower()
     for _ in range(times):
         yield Row(random.choice(_ASKS).replace("{act}", act), row.role, row.source + "+asks", dict(row.labels))
+
+
+def with_context(row: Row, words: list[str], random: Random) -> Iterator[Row]:
+    """Yield questions about pieces of a harmless document, and scraps of it: what ordinary requests carry, and how texts begin."""
+    questions = lines("context_asks")
+    for _ in range(2):
+        at = random.randrange(0, max(1, len(words) - 30))
+        passage = " ".join(words[at : at + random.choice((30, 80, 150))])
+        yield Row(random.choice(questions) + " " + passage, "user", "own_context", dict(_SAFE))
+    for size in (1, 1, 2, 3, 5):
+        at = random.randrange(0, max(1, len(words) - size))
+        yield Row(" ".join(words[at : at + size]), "user", "own_scraps", dict(_SAFE))
 
 
 _ASKS = tuple(lines("asks"))

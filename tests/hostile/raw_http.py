@@ -143,8 +143,6 @@ async def converse(
                 talk.closed = True
                 break
             talk.raw += data
-            if not until_closed and b"connection: close" not in talk.raw.lower() and sending.done() and all(a.complete for a in parse_answers(talk.raw)):
-                quiet_s = min(quiet_s, 0.15)
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)

@@ -179,5 +179,9 @@ def test_every_prefix_of_a_match_is_held() -> None:
             text = _matches_of(recognizer.phrase, choice)
             for cut in range(len(text)):
                 assert prefixes.match(text[:cut]), (recognizer.name, text, cut)
-            assert held.match(text), (recognizer.name, text)
-            assert held.match(text + "!etc"), (recognizer.name, text)
+            whole = re.compile(recognizer.phrase)
+            if whole.fullmatch(text) is not None:  # the sampler does not know word boundaries
+                assert held.match(text), (recognizer.name, text)
+                after = whole.match(text + "!etc")
+                if after is not None and after.end() == len(text):
+                    assert held.match(text + "!etc"), (recognizer.name, text)

@@ -41,3 +41,31 @@ class BpeTokenizer:
             return str(self._encoding.decode_bytes(tokens), "utf-8")
         except (KeyError, ValueError):
             return None
+
+
+class LazyTokenizer:
+    """A tokenizer that loads its vocabulary when a token array first asks for it: most processes never see one.
+
+    Without the `tokens` extra every token array is refused, as nothing could read it.
+    """
+
+    def __init__(self) -> None:
+        self._loaded: BpeTokenizer | None = None
+        self._absent = False
+
+    @property
+    def name(self) -> str:
+        return "cl100k_base"
+
+    def decode(self, tokens: Sequence[int]) -> str | None:
+        """Return the text of `tokens`, None if there is none or no vocabulary."""
+        if self._loaded is None and not self._absent:
+            try:
+                self._loaded = BpeTokenizer()
+            except ImportError:
+                self._absent = True
+        return None if self._loaded is None else self._loaded.decode(tokens)
+
+    def count(self, text: str) -> int:
+        """Return the number of tokens, 0 while no vocabulary is loaded."""
+        return 0 if self._loaded is None else self._loaded.count(text)

@@ -32,11 +32,12 @@ from gateway.schema.operations.spec import (
 MAX_PROMPTS = 64
 
 
-def text_or_tokens(role: Role, most: int) -> Schema:
+def text_or_tokens(role: Role, most: int, *, shortest: int = 0) -> Schema:
     """One text, several, or the same as token arrays."""
+    one = text(role, minLength=shortest)
     return either(
-        text(role),
-        array(text(role), least=1, most=most),
+        one,
+        array(one, least=1, most=most),
         TOKEN_ARRAY,
         array(TOKEN_ARRAY, least=1, most=most),
     )

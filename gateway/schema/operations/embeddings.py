@@ -11,7 +11,7 @@ MAX_INPUTS = 2_048
 SCHEMA: Schema = closed(
     {
         "model": MODEL,
-        "input": text_or_tokens(Role.USER, MAX_INPUTS),
+        "input": text_or_tokens(Role.USER, MAX_INPUTS, shortest=1),
         "dimensions": nullable(integer(1, 65_536)),
         "encoding_format": nullable(enum("float", "base64")),
         "user": USER,

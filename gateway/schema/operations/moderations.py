@@ -7,12 +7,14 @@ from gateway.schema.operations.spec import MODEL, Draft, Schema, array, closed, 
 
 MAX_INPUTS = 256
 
-_PART: Schema = closed({"type": const("text"), "text": text(Role.USER)}, "type", "text")
+# Not empty: every input is a segment, so that results and inputs pair up by position.
+_TEXT: Schema = text(Role.USER, minLength=1)
+_PART: Schema = closed({"type": const("text"), "text": _TEXT}, "type", "text")
 
 SCHEMA: Schema = closed(
     {
         "model": MODEL,
-        "input": either(text(Role.USER), array(text(Role.USER), least=1, most=MAX_INPUTS), array(_PART, least=1, most=MAX_INPUTS)),
+        "input": either(_TEXT, array(_TEXT, least=1, most=MAX_INPUTS), array(_PART, least=1, most=MAX_INPUTS)),
         "role": nullable(enum("user", "assistant", "document")),
     },
     "input",

@@ -72,6 +72,7 @@ def _by(check: Callable[[str], bool]) -> Check:
     return lambda reading, start, end: bool(check(reading.data[start:end].decode("ascii")))
 
 
+_EDGE = r"\b"
 _NRIC = (2, 7, 6, 5, 4, 3, 2)
 
 
@@ -85,18 +86,17 @@ def _nric(text: str) -> bool:
 
 
 def recognizers() -> list[Recognizer]:
-    word = {"left": r"\b", "right": r"\b"}
     return [
         Iban(),
-        Rule("es_nif", "ES_NIF", "[0-9]{8}[ -]?[A-HJ-NP-TV-Za-hj-np-tv-z]", **word, rank=PROVEN, check=_by(es_nif.is_valid), phrase=True),
-        Rule("es_nie", "ES_NIE", "[XYZxyz]-?[0-9]{7}-?[A-HJ-NP-TV-Za-hj-np-tv-z]", **word, rank=PROVEN, check=_by(nie.is_valid)),
+        Rule("es_nif", "ES_NIF", "[0-9]{8}[ -]?[A-HJ-NP-TV-Za-hj-np-tv-z]", left=_EDGE, right=_EDGE, rank=PROVEN, check=_by(es_nif.is_valid), phrase=True),
+        Rule("es_nie", "ES_NIE", "[XYZxyz]-?[0-9]{7}-?[A-HJ-NP-TV-Za-hj-np-tv-z]", left=_EDGE, right=_EDGE, rank=PROVEN, check=_by(nie.is_valid)),
         Rule("es_cif", "ES_CIF", "[ABCDEFGHJNPQRSUVW]-?[0-9]{7}[0-9A-J]", left=r"(?i:\b[cn]\.?i\.?f\.?[ :]{0,3})", right=r"\b", rank=PROVEN, check=_by(cif.is_valid)),
         Rule("it_fiscal_code", "IT_FISCAL_CODE", "(?i:[A-Z]{6}[0-9LMNPQRSTUV]{2}[ABCDEHLMPRST][0-9LMNPQRSTUV]{2}[A-Z][0-9LMNPQRSTUV]{3}[A-Z])",
-             **word, rank=PROVEN, check=_by(codicefiscale.is_valid)),
-        Rule("fi_hetu", "FI_PERSONAL_IDENTITY_CODE", "[0-9]{6}[-+A-FU-Y][0-9]{3}[0-9A-Y]", **word, rank=PROVEN, check=_by(hetu.is_valid)),
-        Rule("uk_nino", "UK_NINO", "[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z](?: ?[0-9]{2}){3} ?[A-D]", **word, phrase=True, score=0.85),
-        Rule("in_pan", "IN_PAN", "[A-Z]{3}[ABCFGHJLPT][A-Z][0-9]{4}[A-Z]", **word, score=0.85),
-        Rule("sg_nric", "SG_NRIC_FIN", "[STFGM][0-9]{7}[A-Z]", **word, rank=PROVEN, check=_by(_nric)),
+             left=_EDGE, right=_EDGE, rank=PROVEN, check=_by(codicefiscale.is_valid)),
+        Rule("fi_hetu", "FI_PERSONAL_IDENTITY_CODE", "[0-9]{6}[-+A-FU-Y][0-9]{3}[0-9A-Y]", left=_EDGE, right=_EDGE, rank=PROVEN, check=_by(hetu.is_valid)),
+        Rule("uk_nino", "UK_NINO", "[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z](?: ?[0-9]{2}){3} ?[A-D]", left=_EDGE, right=_EDGE, phrase=True, score=0.85),
+        Rule("in_pan", "IN_PAN", "[A-Z]{3}[ABCFGHJLPT][A-Z][0-9]{4}[A-Z]", left=_EDGE, right=_EDGE, score=0.85),
+        Rule("sg_nric", "SG_NRIC_FIN", "[STFGM][0-9]{7}[A-Z]", left=_EDGE, right=_EDGE, rank=PROVEN, check=_by(_nric)),
         Rule("us_mbi", "US_MBI", "[1-9][AC-HJKMNP-RT-Y][AC-HJKMNP-RT-Y0-9][0-9]-?[AC-HJKMNP-RT-Y][AC-HJKMNP-RT-Y0-9][0-9]-?"
-             "[AC-HJKMNP-RT-Y]{2}[0-9]{2}", **word, rank=SHAPED, score=0.8),
+             "[AC-HJKMNP-RT-Y]{2}[0-9]{2}", left=_EDGE, right=_EDGE, rank=SHAPED, score=0.8),
     ]  # fmt: skip

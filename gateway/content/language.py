@@ -1,0 +1,92 @@
+"""Which language is this text in? Enough to keep an English model away from German, no more.
+
+Function words decide between languages of the Latin script, character ranges between scripts. Pure; looks at the first `SAMPLE` characters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
+
+SAMPLE = 1_000
+MIN_WORDS = 4  # fewer known words than two of so many say nothing
+_WORD = re.compile(r"(?<![\w.@/:&=%-])[^\W\d_]+(?:['\u2019][^\W\d_]+)?(?![\w@/=%]|\.\w)")  # no parts of addresses, links or code
+_BEYOND_LATIN = re.compile("[\u0370-\U0002ffff]")
+
+_FUNCTION_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "en": "the of and to in is that it was for on are with as his they at be this have from or had by not but what all were we when your can said "
+        "there an which she do their if will about how been would who its my has me more than then him some could these may you i a he no please "
+        "write what's i'm don't why tell give make explain does between should using create list",
+        "de": "der die und das den von zu mit sich des auf f\u00fcr ist im dem nicht ein eine als auch es an werden aus er hat dass sie nach wird bei einer um am "
+        "sind noch wie einem \u00fcber einen so zum war haben nur oder aber vor zur bis mehr durch wurde ich wir ihr mein kann bitte warum sein seine",
+        "fr": "le la les de des et en un une du que est pour qui dans pas plus par sur ne se ce il sont au avec son aux a ou elle je nous vous mais cette ses "
+        "leur comme fait \u00e9t\u00e9 tout ont m\u00eame bien d'un d'une c'est l'on qu'il j'ai mon votre sans peut tr\u00e8s o\u00f9 deux",
+        "es": "el la los las de que y en un una ser se no por con para del al lo como m\u00e1s pero sus le ya o este s\u00ed porque esta entre cuando muy sin sobre "
+        "tambi\u00e9n me hasta hay donde quien desde todo nos durante su es fue son yo tu mi est\u00e1 ha era a\u00f1os puede qu\u00e9 c\u00f3mo",
+        "it": "il lo la i gli le di che e \u00e8 un una in per non sono con si da come del della dei delle nel nella al alla anche pi\u00f9 ma ha questo questa mi ti "
+        "ci suo sua o se io tu lui lei quando dove perch\u00e9 stato stata era tra dal dalla essere fu degli sul sulla cosa ho",
+        "nl": "de het een en van in is dat op te zijn met voor niet aan er om ook als dan maar bij of uit nog naar heeft ze door over je ik hij wordt zich "
+        "hebben kan deze was werd worden meer al wat haar geen mijn we dit zo jij onder moet hun tot die waar",
+        "pt": "o a os as de que e do da em um uma para com n\u00e3o se na no por mais dos das como mas foi ao ele ela \u00e0 seu sua ou ser quando muito h\u00e1 nos j\u00e1 "
+        "est\u00e1 eu tamb\u00e9m s\u00f3 pelo pela at\u00e9 isso entre era depois sem mesmo aos seus quem nas me esse eles voc\u00ea s\u00e3o tem uma foram num",
+    }
+)  # fmt: skip
+_SIGNS: Mapping[str, str] = MappingProxyType(
+    {"de": "\u00e4\u00f6\u00fc\u00df", "fr": "\u00e7\u00e8\u00ea\u0153\u00f9", "es": "\u00f1\u00bf\u00a1", "it": "\u00f2\u00ec", "nl": "", "pt": "\u00e3\u00f5", "en": ""}
+)
+_WEIGHTS: Mapping[str, Mapping[str, float]] = MappingProxyType(
+    {
+        word: MappingProxyType({code: 1.0 / shared[word] for code, words in _FUNCTION_WORDS.items() if word in words.split()})
+        for shared in [Counter(word for words in _FUNCTION_WORDS.values() for word in set(words.split()))]
+        for word in shared
+    }
+)
+_SCRIPTS = (
+    ("cyrillic", 0x400, 0x52F), ("greek", 0x370, 0x3FF), ("arabic", 0x600, 0x77F), ("hebrew", 0x590, 0x5FF), ("devanagari", 0x900, 0x97F),
+    ("thai", 0xE00, 0xE7F), ("hangul", 0xAC00, 0xD7AF), ("kana", 0x3040, 0x30FF), ("han", 0x3400, 0x9FFF), ("han", 0x20000, 0x2FFFF),
+    ("armenian", 0x530, 0x58F), ("georgian", 0x10A0, 0x10FF), ("bengali", 0x980, 0x9FF), ("tamil", 0xB80, 0xBFF),
+)  # fmt: skip
+
+
+def language(text: str) -> str:
+    """Return "en", "de", "fr", "es", "it", "nl" or "pt"; "other:latin" or "other:<script>"; "und" when there is too little to tell."""
+    sample = text[:SAMPLE]
+    if not sample.isascii():
+        script = _script(sample)
+        if script != "latin":
+            return f"other:{script}"
+    words = _WORD.findall(sample.lower())
+    if len(words) < MIN_WORDS:
+        return "und"
+    scores: dict[str, float] = dict.fromkeys(_FUNCTION_WORDS, 0.0)
+    for word in words:
+        weights = _WEIGHTS.get(word)
+        if weights is not None:
+            for code, weight in weights.items():
+                scores[code] += weight
+    if not sample.isascii():
+        for code, signs in _SIGNS.items():
+            scores[code] += 0.5 * min(6, sum(sample.count(sign) for sign in signs))
+    ranked = sorted(scores, key=lambda code: -scores[code])
+    best, second = scores[ranked[0]], scores[ranked[1]]
+    if best < 2.0 or best < 0.05 * len(words):
+        return "other:latin" if len(words) >= 40 else "und"
+    return ranked[0] if best >= 1.25 * second else "und"
+
+
+def _script(sample: str) -> str:
+    beyond = _BEYOND_LATIN.findall(sample)
+    counts: Counter[str] = Counter()
+    for char in beyond:
+        code = ord(char)
+        for script, begin, end in _SCRIPTS:
+            if begin <= code <= end:
+                counts[script] += 1
+                break
+    if not counts:
+        return "latin"
+    script, count = counts.most_common(1)[0]
+    return script if 2 * count > sum(char.isalpha() for char in sample) else "latin"

@@ -1,0 +1,1 @@
+"""How much: requests, tokens, concurrency and quota, decided together and given back together."""
