@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import http
-import re
 from typing import Any, Protocol
 
 from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent, HTTPScope
 
-_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _BODILESS = frozenset({204, 304})
 
 
@@ -34,6 +32,11 @@ class BadAnswer(Exception):
 
 class Connection(Protocol):
     """What a cycle asks of the connection it belongs to."""
+
+    @property
+    def crowded(self) -> bool:
+        """True while more was written than the client has taken."""
+        ...
 
     def cycle_reads(self) -> None:
         """Let the connection read on: the application took what there was."""
@@ -140,7 +143,8 @@ class Cycle:
             return
         if self.complete or kind != "http.response.body":
             raise BadAnswer("only body messages may follow the start, and none the end")
-        await self._connection.cycle_drained()
+        if self._connection.crowded:
+            await self._connection.cycle_drained()
         if not self.disconnected:
             self._body(message.get("body", b""), message.get("more_body", False))  # type: ignore[arg-type]
 
@@ -151,9 +155,6 @@ class Cycle:
         length: bytes | None = None
         parts = [_STATUS_LINES[status]]
         for name, value in (*self._default_headers, *headers):
-            # SECURITY: response splitting (RFC 9110 section 5.5).
-            if _CONTROL.search(value) or _CONTROL.search(name):
-                raise BadAnswer("control character in an answer's header")
             if name == b"content-length":
                 length = value
             elif name == b"connection":
@@ -176,6 +177,10 @@ class Cycle:
             parts.append(b"transfer-encoding: chunked\r\n")
         parts.append(b"\r\n")
         head = b"".join(parts)
+        lines = parts.count(b"\r\n") + 1 + close + self._chunked
+        # SECURITY: response splitting (RFC 9110 section 5.5). Line ends are ours alone.
+        if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
+            raise BadAnswer("control character in an answer's header")
         if self._left > 0:
             self._head = head  # leaves with the first of the body: one segment for a short answer
         else:

@@ -345,9 +345,12 @@ class GuardedProtocol(HttpToolsProtocol):
     def cycle_writes(self, data: bytes) -> None:
         self.transport.write(data)
 
+    @property
+    def crowded(self) -> bool:
+        return self.flow.write_paused
+
     async def cycle_drained(self) -> None:
-        if self.flow.write_paused:
-            await self.flow.drain()
+        await self.flow.drain()
 
     def cycle_failed(self) -> None:
         cycle = self._guarded

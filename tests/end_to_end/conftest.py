@@ -63,9 +63,9 @@ def free_offset() -> int:
 
 def launch(state: Path, *more: str, offset: int | None = None) -> House:
     offset = free_offset() if offset is None else offset
-    log = (state.parent / f"{state.name}.log").open("wb")
     command = [sys.executable, "-m", "gateway", "quickstart", "--state", str(state), "--port-offset", str(offset), *more]
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    with (state.parent / f"{state.name}.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     return House(offset, state, process)
 
 

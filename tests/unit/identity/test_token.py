@@ -111,8 +111,8 @@ def test_key_issuer_template() -> None:
 
 
 CLAIM_ATTACKS: list[tuple[str, dict[str, Any], Step]] = [
-    ("expired", {"exp": NOW - 61}, Step.TIME),
-    ("expired to the second of the leeway", {"exp": NOW - 60}, Step.TIME),
+    ("expired", {"iat": NOW - 600, "nbf": NOW - 600, "exp": NOW - 61}, Step.TIME),
+    ("expired to the second of the leeway", {"iat": NOW - 600, "nbf": NOW - 600, "exp": NOW - 60}, Step.TIME),
     ("exp missing", {"exp": None}, Step.TIME),
     ("exp a numeric string", {"exp": str(NOW + 60)}, Step.TIME),
     ("exp a float", {"exp": NOW + 60.5}, Step.TIME),
@@ -181,7 +181,7 @@ def test_claim_attack(changes: dict[str, Any], step: Step) -> None:
 
 
 def test_times_within_the_leeway_pass() -> None:
-    assert verify(ENTRA.token(exp=NOW - 59)).expires_at_s == NOW - 59
+    assert verify(ENTRA.token(iat=NOW - 600, nbf=NOW - 600, exp=NOW - 59)).expires_at_s == NOW - 59
     assert verify(ENTRA.token(nbf=NOW + 60, iat=NOW + 60)).not_before_s == NOW + 60
 
 
