@@ -6,8 +6,8 @@ knows it, and read when a record is written. No prompt, no answer, no credential
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -128,7 +128,7 @@ class Exchange:
                 "decision": "permit",
                 "policy_ids": list(self.permit.policy_ids),
                 "policy_digest": self.permit.policy_digest,
-                "obligations": msgspec.to_builtins(self.permit.obligations),
+                "obligations": self.permit.obligations,
                 "route": self.permit.route,
             }
         return fields
@@ -142,7 +142,7 @@ class Exchange:
             fields["limits_degraded"] = self.lease.degraded
         if self.uninspected:
             fields["uninspected"] = list(self.uninspected)
-        fields["inbound"] = verdict_fields(self.inbound)
+        fields["inbound"] = self.inbound
         return fields
 
     def closed_fields(self, now_s: float) -> dict[str, Any]:
@@ -159,13 +159,13 @@ class Exchange:
             "status": self.status,
             "backend": self.backend,
             "attempts": self.attempts,
-            "outbound": verdict_fields(self.outbound),
+            "outbound": self.outbound,
             "answer_hmac": self.answer_hmac,
             "cost_microusd": self.cost_microusd,
             "timings_ms": {k: round(v * 1000, 3) for k, v in self.timings.items()},
         }
         if self.usage is not None:
-            fields["usage"] = msgspec.to_builtins(self.usage)
+            fields["usage"] = self.usage
         if self.refusal is not None:
             fields["refusal"] = self.refusal.kind.code
             fields["detail"] = self.refusal.detail
@@ -176,7 +176,7 @@ class Exchange:
         fields = self.identified()
         fields |= {"type": "refused", "outcome": "refused", "status": self.status}
         if self.inbound is not None:
-            fields["inbound"] = verdict_fields(self.inbound)
+            fields["inbound"] = self.inbound
         if self.refusal is not None:
             fields |= {"refusal": self.refusal.kind.code, "detail": self.refusal.detail}
             if self.permit is None:
@@ -184,10 +184,7 @@ class Exchange:
         return fields
 
 
-def verdict_fields(verdict: Verdict | None) -> Mapping[str, Any] | None:
-    return None if verdict is None else msgspec.to_builtins(verdict)
-
-
 def rfc3339(seconds: float) -> str:
     """Return UTC with milliseconds, the audit log's one time format."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    whole = int(seconds)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{int((seconds - whole) * 1000):03d}Z"

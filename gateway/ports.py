@@ -30,9 +30,10 @@ class RecordLog(Protocol):
         """False for good after a failed write or sync: no log, no service."""
         ...
 
-    def append(self, record: bytes) -> Ticket:
+    def append(self, record: bytes, *, soon: bool = True) -> Ticket:
         """Take one canonical JSON record (at most 65,535 bytes) in order. Returns at once; durable when the ticket is awaited.
 
+        `soon` False lets it ride with the next commit (10 ms later at most): for records that nothing waits for.
         Raises `LogUnavailable` when the log has failed or its bounded queue is full.
         """
         ...

@@ -1,8 +1,8 @@
 """A token issuer under a test's control: keys, documents, tokens valid or wrong in one chosen way, a fake document source.
 
-    issuer = FakeIssuer()                      # an Entra-v2-like directory
-    token = issuer.token(roles=["analyst"])    # any claim replaced; None removes one
-    authenticator = issuer.authenticator()     # keys fetched from memory, one tenant `acme`
+issuer = FakeIssuer()                      # an Entra-v2-like directory
+token = issuer.token(roles=["analyst"])    # any claim replaced; None removes one
+authenticator = issuer.authenticator()     # keys fetched from memory, one tenant `acme`
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ class FakeDocuments:
 
 
 class FakeIssuer:
-    def __init__(self, kind: IssuerKind = IssuerKind.ENTRA, *, key: Any = None, kid: str = "kid-1", algorithm: str = "RS256", **config: Any) -> None:
+    def __init__(
+        self, kind: IssuerKind = IssuerKind.ENTRA, *, key: Any = None, kid: str = "kid-1", algorithm: str = "RS256", **config: Any
+    ) -> None:
         defaults: dict[str, Any] = {"name": kind.value, "kind": kind, "audiences": (AUDIENCE, "api://gateway"), "algorithms": (algorithm,)}
         if kind is IssuerKind.ENTRA:
             defaults["tenants"] = (TID,)

@@ -16,14 +16,15 @@ from typing import Any, Final
 import msgspec
 
 from gateway.audit.export import FORMATS
-from gateway.audit.query import Filter, LogReader, check_proof, count
-from gateway.audit.record import parse, rfc3339
+from gateway.audit.query import Filter, Hit, LogReader, check_proof, count
+from gateway.audit.record import escape, parse, rfc3339
 from gateway.audit.store import read_file
 from gateway.audit.tree import MAX_NOTE_BYTES, TreeError, Verifier
 from gateway.audit.verify import Report, verify
 
 OK, FINDING, USAGE = 0, 1, 2
 _MAX_PROOF_BYTES: Final = 1 << 20
+_DIRECTORY: Final = Path(".quickstart/audit")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 Handler = Callable[[argparse.Namespace], int]
 
@@ -37,11 +38,12 @@ def add_arguments(subparsers: Any) -> None:
     audit = subparsers.add_parser("audit", help="verify and read the tamper-evident log")
     commands = audit.add_subparsers(dest="audit_command", required=True, metavar="COMMAND")
 
-    def add(name: str, handler: Handler, about: str, example: str) -> argparse.ArgumentParser:
+    def add(name: str, handler: Handler, about: str, example: str, *, directory: bool = True) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = commands.add_parser(
             name, help=about, description=about, epilog=f"example: {example}", formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        parser.add_argument("directory", type=Path, metavar="DIR", help="the audit directory")
+        if directory:
+            parser.add_argument("directory", type=Path, metavar="DIR", help="the audit directory")
         parser.add_argument("--key", metavar="PUB", help="verifier key: a file or its text (default: DIR/key.pub)")
         parser.add_argument("--json", action="store_true", help="for a machine to read")
         parser.set_defaults(handler=_guarded(handler))
@@ -57,8 +59,8 @@ def add_arguments(subparsers: Any) -> None:
     one.add_argument("-n", type=int, default=10, dest="lines", help="how many (default 10)")
     one.add_argument("-f", "--follow", action="store_true", help="go on as records become durable")
     _add_filter(one)
-    one = add("prove", _prove, "print or check a proof of a record's place", "gateway audit prove audit 1234 > proof.json")
-    one.add_argument("index", type=int, nargs="?", metavar="INDEX")
+    one = add("prove", _prove, "print or check a proof of a record's place", "gateway audit prove audit 1234 > proof.json", directory=False)
+    one.add_argument("place", nargs="*", metavar="[DIR] INDEX", help=f"the audit directory (default {_DIRECTORY}) and the record's index")
     one.add_argument("--check", type=Path, metavar="FILE", help="check this proof instead; DIR serves for its key alone")
     one = add("export", _export, "print records as another system's events", "gateway audit export audit --format ocsf --since 1h")
     one.add_argument("--format", choices=sorted(FORMATS), required=True)
@@ -133,7 +135,7 @@ def _filter(arguments: argparse.Namespace) -> Filter:
 
 
 def _print(value: object) -> None:
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    sys.stdout.write(escape(msgspec.json.encode(value)).decode() + "\n")
     sys.stdout.flush()
 
 
@@ -194,7 +196,7 @@ def _query(arguments: argparse.Namespace) -> int:
             return FINDING
         _print_record(record)
         return OK
-    for number, (index, fields) in enumerate(reader.select(_filter(arguments))):
+    for number, (index, _, fields) in enumerate(reader.select(_filter(arguments))):
         if number >= max(0, arguments.limit):
             print(f"gateway audit: stopped at {number}; raise --limit for more", file=sys.stderr)
             break
@@ -212,17 +214,17 @@ def _print_record(record: bytes) -> None:
 def _tail(arguments: argparse.Namespace) -> int:
     reader, asked = _reader(arguments), _filter(arguments)
     lines = max(0, arguments.lines)
-    start, found = reader.size, list[tuple[int, dict[str, Any]]]()
+    start, found = reader.size, list[Hit]()
     step = max(256, lines)
     while start > 0 and len(found) < lines:  # backwards, so that the end of a long log costs no reading of its beginning
         begin = max(0, start - step)
-        found = [pair for pair in reader.select(asked, begin) if pair[0] < start] + found
+        found = [hit for hit in reader.select(asked, begin) if hit.at < start] + found
         start, step = begin, step * 4
-    for index, fields in found[-lines:] if lines else ():
+    for index, _, fields in found[-lines:] if lines else ():
         _show(arguments, index, fields)
     if arguments.follow:
         try:
-            for index, fields in reader.follow(asked, reader.size, pause=_pause):
+            for index, _, fields in reader.follow(asked, reader.size, pause=_pause):
                 _show(arguments, index, fields)
         except KeyboardInterrupt:
             return OK
@@ -235,12 +237,17 @@ def _pause() -> bool:
 
 
 def _prove(arguments: argparse.Namespace) -> int:
+    numbers = [text for text in arguments.place if re.fullmatch(r"[0-9]{1,18}", text)]
+    names = [text for text in arguments.place if text not in numbers]
+    if len(numbers) > 1 or len(names) > 1:
+        raise _UsageError("say one record: prove [DIR] INDEX")
+    arguments.directory = Path(names[0]) if names else _DIRECTORY
     if arguments.check is not None:
         return _check(arguments)
-    if arguments.index is None:
-        raise _UsageError("say which record: prove DIR INDEX")
+    if not numbers:
+        raise _UsageError("say which record: prove [DIR] INDEX")
     try:
-        _print(_reader(arguments).prove(arguments.index))
+        _print(_reader(arguments).prove(int(numbers[0])))
     except IndexError as error:
         print(f"gateway audit: {error}", file=sys.stderr)
         return FINDING
@@ -267,8 +274,8 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     reader, convert = _reader(arguments), FORMATS[arguments.format]
-    for index, fields in reader.select(_filter(arguments)):
-        _print(convert(index, reader.get(index), fields))
+    for index, record, fields in reader.select(_filter(arguments)):
+        _print(convert(index, record, fields))
     return OK
 
 

@@ -22,12 +22,13 @@ def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if value not in (None, "", [], {})}
 
 
+def _blocked(fields: Mapping[str, Any]) -> bool:
+    return fields.get("decision") == "forbid" or fields.get("outcome") in ("blocked", "content_filter")
+
+
 def _failed(fields: Mapping[str, Any]) -> bool:
-    return (
-        fields["type"] == "refused"
-        or fields.get("decision") == "forbid"
-        or fields.get("outcome") in ("blocked", "failed", "unknown", "cut")
-    )
+    ended_badly = fields.get("outcome") in ("failed", "unknown", "cut", "truncated")
+    return fields["type"] == "refused" or bool(fields.get("refusal")) or _blocked(fields) or ended_badly
 
 
 def _tokens(fields: Mapping[str, Any]) -> tuple[int | None, int | None]:
@@ -55,7 +56,7 @@ def to_ocsf(index: int, record: bytes, fields: Mapping[str, Any]) -> dict[str, A
     activity, name = lifecycle or (99, kind)
     failed = _failed(fields)
     prompt, completion = _tokens(fields)
-    blocked = fields.get("outcome") == "blocked" or fields.get("decision") == "forbid"
+    blocked = _blocked(fields)
     event: dict[str, Any] = {
         "category_uid": 6,
         "class_uid": class_uid,

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -62,6 +62,12 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         if any(value is not None and fields.get(name) != value for name, value in asked.items()):
             return False
         return self.since is None or str(fields.get("time", "")) >= self.since
+
+
+class Hit(NamedTuple):
+    at: int  # index in the log
+    record: bytes
+    fields: dict[str, Any]
 
 
 class LogReader:
@@ -128,8 +134,8 @@ class LogReader:
                 if index >= start:
                     yield index, record
 
-    def select(self, asked: Filter, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield (index, fields) of the records that match. Records that do not parse match nothing."""
+    def select(self, asked: Filter, start: int = 0) -> Iterator[Hit]:
+        """Yield the records from `start` on that match. Records that do not parse match nothing."""
         needles = asked.needles()
         for index, record in self.records(start):
             if all(needle in record for needle in needles):
@@ -138,9 +144,9 @@ class LogReader:
                 except ValueError:
                     continue
                 if asked.matches(fields):
-                    yield index, fields
+                    yield Hit(index, record, fields)
 
-    def follow(self, asked: Filter, start: int, *, pause: Callable[[], bool]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def follow(self, asked: Filter, start: int, *, pause: Callable[[], bool]) -> Iterator[Hit]:
         """Yield matching records from `start` as they become durable, until `pause`, called between looks, returns False."""
         while True:
             yield from self.select(asked, start)
@@ -220,7 +226,7 @@ class _Proof(msgspec.Struct, frozen=True):
 def count(reader: LogReader, since: str | None) -> dict[str, dict[str, int]]:
     """Return how many records there are by type, exchanges by outcome and tenant, and refusals by code."""
     by: dict[str, Counter[str]] = {name: Counter() for name in ("type", "outcome", "refusal", "tenant")}
-    for _, fields in reader.select(Filter(since=since)):
+    for _, _, fields in reader.select(Filter(since=since)):
         kind = str(fields["type"])
         by["type"][kind] += 1
         if kind in ("closed", "refused"):

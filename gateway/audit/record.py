@@ -51,6 +51,16 @@ FIELDS: Final[Mapping[str, str]] = {
     "refusal": "code of the refusal",
     "request_hmac": "HMAC of the canonical request",
     "answer_hmac": "HMAC of the released answer",
+    "client_trace": "trace id the client sent: a link, never our parent",
+    "stream": "whether the answer was streamed",
+    "status": "HTTP status",
+    "attempts": "backends tried",
+    "inbound": "verdict on the request: detectors, entities, scores, action",
+    "outbound": "verdict on the answer",
+    "uninspected": "JSON paths released unread under a named grant",
+    "reserved_tokens": "tokens the lease holds",
+    "limits_degraded": "limits were decided without the shared store",
+    "detail": "private half of a refusal; no content",
     "opened": "in `closed`: index of the exchange's `opened` record",
     "cut": "fields that were shortened to fit the size of a record",
 }
@@ -78,7 +88,7 @@ def encode(fields: Mapping[str, Any]) -> bytes:
         data = _encode(fields)
     except (TypeError, ValueError, RecursionError):  # a lone surrogate, a key that is no text, an object, a loop
         data = _encode({_text(key): _plain(value, 0) for key, value in fields.items()})
-    data = _escape(data)
+    data = escape(data)
     return data if len(data) <= MAX_RECORD_BYTES else _shrink(_decode(data))
 
 
@@ -118,17 +128,19 @@ def _plain(value: Any, depth: int) -> Any:
 
 
 def _shrink(fields: Mapping[str, Any]) -> bytes:
+    ranked = sorted(fields, key=lambda key: (key not in FIELDS, key))  # what the log lives by stays, whatever came with it
     for entries, characters in _STEPS:
-        short = {key: _cut(value, entries, characters) for key, value in sorted(fields.items())[: 16 * entries]}
+        short = {key: _cut(fields[key], entries, characters) for key in ranked[: len(FIELDS) + entries]}
         cut = sorted(key[:64] for key, value in fields.items() if short.get(key) != value)[:64]
-        data = _escape(_encode({**short, "cut": cut}))
+        data = escape(_encode({**short, "cut": cut}))
         if len(data) <= MAX_RECORD_BYTES:
             return data
     core = {key: _cut(fields[key], 1, 64) for key in _CORE if key in fields and not isinstance(fields[key], dict | list)}
-    return _escape(_encode({**core, "cut": ["*"]}))
+    return escape(_encode({**core, "cut": ["*"]}))
 
 
-def _escape(data: bytes) -> bytes:
+def escape(data: bytes) -> bytes:
+    """Escape what JSON leaves raw and a terminal or a log reader would obey."""
     if data.isascii() and b"\x7f" not in data:
         return data
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", data.decode()).encode()

@@ -32,6 +32,8 @@ class Finding(msgspec.Struct, frozen=True):
     rules: tuple[str, ...] = ()  # smuggling rules
     unsupported: str = ""
     degraded: bool = False
+    noted: tuple[tuple[Action, str], ...] = ()  # what the rules make of it: the rules are part of the key
+    blocking: tuple[str, ...] = ()
 
 
 class Inspectors(msgspec.Struct, frozen=True):
@@ -188,7 +190,26 @@ class Inspection:
             language = self.inspectors.language(text)
             if language != "und" and language not in side.languages:
                 unsupported = language
-        return Finding(tuple(spans), tuple(scores.items()), tuple(sorted(hidden)), unsupported, degraded)
+        finding = Finding(tuple(spans), tuple((head, round(score, 4)) for head, score in scores.items()), tuple(sorted(hidden)), unsupported, degraded)
+        noted, blocking = judged(finding, scores, side, segment.role)
+        return msgspec.structs.replace(finding, noted=noted, blocking=blocking)
+
+
+def judged(
+    finding: Finding, scores: dict[str, float], side: DirectionRules, role: Role
+) -> tuple[tuple[tuple[Action, str], ...], tuple[str, ...]]:
+    """Return what to note and what asks for a block, entities aside: those depend on where they stand."""
+    noted = [(Action.RECORD, head) for head in side.recorded_heads(scores)]
+    blocking = side.blocked_heads(scores, role)
+    if finding.rules and side.smuggling is not Action.ALLOW:
+        noted += [(side.smuggling, rule) for rule in finding.rules]
+        if side.smuggling >= Action.PSEUDONYMISE:
+            blocking += finding.rules
+    if finding.unsupported and side.unsupported_language is not Action.ALLOW:
+        noted.append((side.unsupported_language, "unsupported_language"))
+        if side.unsupported_language is Action.BLOCK:
+            blocking.append("unsupported_language")
+    return tuple(noted + [(Action.BLOCK, name) for name in blocking]), tuple(blocking)
 
 
 def borders(segments: Sequence[Segment]) -> list[tuple[int, Segment]]:

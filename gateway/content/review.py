@@ -79,17 +79,22 @@ async def review(
     found, cached = await inspection.findings([*plain, *(w for _, w in windows)], rules, direction, scope, deadline_s)
     result = Review({}, [], None, cached, any(f.degraded for f in found))
     _judge(result, units, found, side, findings)
-    _judge_windows(result, windows, found[len(units) :], side, findings)
+    _judge_windows(result, found[len(units) :], side, findings)
+    if result.blocked or not any(f.spans for f in found):
+        return result
     spans = [list(f.spans) for f in found[: len(units)]]
     _add_crossing(spans, plain, windows, found[len(units) :])
-    if not result.blocked:
+    if spans:
         _rewrite(result, units, parsed, spans, side, pseudonyms, findings)
     return result
 
 
 def _judge(result: Review, units: list[Unit], found: list[Finding], side: DirectionRules, findings: Findings) -> None:
     for unit, finding in zip(units, found, strict=False):
-        names = _blocking(finding, side, unit.segment.role, findings)
+        _enter(finding, findings)
+        if not finding.blocking and not finding.spans:
+            continue
+        names = list(finding.blocking)
         for span in finding.spans:
             action = side.action_for(span)
             if action is Action.BLOCK or (action >= Action.PSEUDONYMISE and unit.segment.use is Use.LABEL and not unit.shadow):
@@ -100,35 +105,22 @@ def _judge(result: Review, units: list[Unit], found: list[Finding], side: Direct
         result.blocked += names
 
 
-def _judge_windows(
-    result: Review, windows: list[tuple[int, Segment]], found: list[Finding], side: DirectionRules, findings: Findings
-) -> None:
-    for (_, window), finding in zip(windows, found, strict=True):
-        names = _blocking(finding, side, window.role, findings)
-        names += [s.type for s in finding.spans if side.action_for(s) is Action.BLOCK]
+def _judge_windows(result: Review, found: list[Finding], side: DirectionRules, findings: Findings) -> None:
+    for finding in found:
+        _enter(finding, findings)
+        names = [s.type for s in finding.spans if side.action_for(s) is Action.BLOCK]
         for name in names:
             findings.note(Action.BLOCK, name)
-        result.blocked += names
+        result.blocked += [*finding.blocking, *names]
 
 
-def _blocking(finding: Finding, side: DirectionRules, role: Role, findings: Findings) -> list[str]:
-    scores = dict(finding.scores)
-    findings.raise_scores(scores)
-    for head in side.recorded_heads(scores):
-        findings.note(Action.RECORD, head)
-    names = side.blocked_heads(scores, role)
-    if finding.rules and side.smuggling is not Action.ALLOW:
-        for rule in finding.rules:
-            findings.note(side.smuggling, rule)
-        if side.smuggling >= Action.PSEUDONYMISE:
-            names += finding.rules
-    if finding.unsupported and side.unsupported_language is not Action.ALLOW:
-        findings.note(side.unsupported_language, "unsupported_language")
-        if side.unsupported_language is Action.BLOCK:
-            names.append("unsupported_language")
-    for name in names:
-        findings.note(Action.BLOCK, name)
-    return names
+def _enter(finding: Finding, findings: Findings) -> None:
+    scores = findings.scores
+    for head, score in finding.scores:
+        if score > scores.get(head, 0.0):
+            scores[head] = score
+    for action, name in finding.noted:
+        findings.note(action, name)
 
 
 def _add_crossing(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gateway.content.rules import HEADS, Action
+from gateway.content.rules import Action
 from gateway.content.stream import Findings
 from gateway.evidence import Verdict
 from gateway.refusals import CONTENT_FILTER, Refusal
@@ -43,7 +43,7 @@ def verdict(findings: Findings, detectors: tuple[str, ...], *, degraded: bool = 
     """Return what is recorded of one direction."""
     return Verdict(
         entities=dict(findings.entities),
-        scores={head: round(findings.scores[head], 4) for head in HEADS if head in findings.scores},
+        scores=dict(findings.scores),
         flagged=tuple(sorted(findings.flagged)),
         action="none" if findings.action is Action.ALLOW else findings.action.name.lower(),
         detectors=detectors,

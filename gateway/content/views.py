@@ -202,8 +202,10 @@ _MARKUP = re.compile(r"<!--.{0,200}?-->|</?[A-Za-z][^<>]{0,80}>")
 _EMPHASIS = re.compile(r"(?<=[A-Za-z])[*_~`|^\\]{1,4}(?=[A-Za-z])")
 _SPACED = re.compile(r"(?<![A-Za-z0-9])(?:[A-Za-z0-9][ .\-_*|/\u00b7]{1,2}){3,400}[A-Za-z0-9](?![A-Za-z0-9])")
 _WORD_GAP = re.compile(r"(?<=[A-Za-z0-9])[ .\-_*|/\u00b7](?=[A-Za-z0-9])")
+_LATIN = re.compile("[A-Za-z]")
 _LEET = str.maketrans("013457@$!+|8", "oieastasitlb")
-_LEET_WORD = re.compile(r"[A-Za-z0-9@$!+|]*[A-Za-z][013457@$!+|8][A-Za-z013457@$!+|8]+")
+_LEET_WORD = re.compile(r"[A-Za-z0-9@$!+|]{2,40}")
+_LEET_SIGN = re.compile(r"[013457@$!+|8]")
 _ROT13 = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", "NOPQRSTUVWXYZABCDEFGHIJKLMnopqrstuvwxyzabcdefghijklm")
 _URL = re.compile(r"(?:%[0-9A-Fa-f]{2}){1,}")
 
@@ -292,7 +294,13 @@ def _respaced(text: str) -> str:
 
 
 def _unleet(text: str) -> str:
-    return _LEET_WORD.sub(lambda found: found.group().translate(_LEET), text)
+    def read(found: re.Match[str]) -> str:
+        word = found.group()
+        core = word.rstrip("!")
+        mixed = _LATIN.search(core) is not None and _LEET_SIGN.search(core) is not None
+        return core.translate(_LEET) + word[len(core) :] if mixed else word
+
+    return _LEET_WORD.sub(read, text)
 
 
 def _tag_text(text: str) -> str:
@@ -360,7 +368,6 @@ def for_moderation(text: str) -> list[str]:
 
 _MIXED_WORD = re.compile("[A-Za-z][\u0370-\u052f\u13a0-\u13ff\u0531-\u058f]|[\u0370-\u052f\u13a0-\u13ff\u0531-\u058f][A-Za-z]")
 _STYLED = re.compile("[\u0300-\u036f\u2460-\u24ff\ua4d0-\ua4ff\uff01-\uff5e\U0001d400-\U0001d7ff\U0001f110-\U0001f189]")
-_LATIN = re.compile("[A-Za-z]")
 
 
 def _disguised(text: str, plain: str) -> bool:

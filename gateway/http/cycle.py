@@ -149,7 +149,6 @@ class Cycle:
             self._body(message.get("body", b""), message.get("more_body", False))  # type: ignore[arg-type]
 
     def _begin(self, status: int, headers: Any) -> None:
-        self.started = True
         # A body that was not read whole cannot be told from a next request once the answer is out.
         close = not self.keep_alive or self.more_body
         length: bytes | None = None
@@ -177,10 +176,11 @@ class Cycle:
             parts.append(b"transfer-encoding: chunked\r\n")
         parts.append(b"\r\n")
         head = b"".join(parts)
-        lines = parts.count(b"\r\n") + 1 + close + self._chunked
+        lines = (len(parts) - close - self._chunked - 2) // 4 + 2 + close + self._chunked
         # SECURITY: response splitting (RFC 9110 section 5.5). Line ends are ours alone.
         if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
             raise BadAnswer("control character in an answer's header")
+        self.started = True
         if self._left > 0:
             self._head = head  # leaves with the first of the body: one segment for a short answer
         else:

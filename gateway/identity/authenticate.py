@@ -36,15 +36,12 @@ class Style(StrEnum):
     KEY = "key"
 
 
-class Credential:
+class Credential(msgspec.Struct, frozen=True, gc=False):
     """The one credential of a request, unverified. Its text is never shown by `repr`."""
 
-    __slots__ = ("digest", "style", "value")
-
-    def __init__(self, style: Style, value: str, digest: bytes) -> None:
-        self.style = style
-        self.value = value
-        self.digest = digest  # SHA-256 of the whole of it
+    style: Style
+    value: str
+    digest: bytes  # SHA-256 of the whole of it
 
     def __repr__(self) -> str:
         return f"Credential({self.style})"
@@ -89,7 +86,8 @@ class Authenticator:
             raise _refused(INVALID_TOKEN, "credential: none")
         name, value = found
         if name == b"authorization":
-            if value[:7].lower() != b"bearer ":
+            scheme = value[:7]
+            if scheme != b"Bearer " and scheme.lower() != b"bearer ":
                 raise _refused(INVALID_TOKEN, "credential: not Bearer with one space")
             value = value[7:]
         # What else is wrong with its characters is found where its shape is checked; a cached one was checked before.

@@ -144,6 +144,8 @@ class KeySets:
         state = self._states.get(iss)
         if state is None:
             return False
+        if self._knows(state, kid):
+            return True
         if self._clock() < state.absent.get(kid, -math.inf):
             return False
         for _ in range(2):

@@ -1,49 +1,62 @@
-"""How much of a rate is left? The generic cell rate algorithm (ITU-T I.371): one number of state, exact, no windows.
+"""How much of a rate is left? The generic cell rate algorithm (ITU-T I.371): exact, no windows, two numbers of state.
 
-Sans-I/O. A bucket is its `tat`, the theoretical arrival time in seconds: how far the future is already spoken for. Capacity is
-what may come at once; `per_s` what flows back. Costs may be any non-negative number, so tokens use it as well as requests.
+Sans-I/O, whole microseconds: a cost is rounded up and what is given back is rounded down, so rounding can deny a microsecond
+early and never grants one. A bucket is its `tat`, the theoretical arrival time: how far the future is already spoken for.
+
+Giving back. Unused units may be returned only as far as time has not returned them already: a reservation that was
+covered by a full minute of refill is gone, and returning it again would grant it twice. What may come back is the least backlog
+(`tat` - now) since the reservation. It is not tracked; a bound from below is: since `tat` falls by returns alone, the backlog
+never was less than the mark left by the reservation, less what was returned since, less now. Erring to that side is strict.
 """
 
 from __future__ import annotations
 
-import math
-
-import msgspec
+MINUTE_US = 60_000_000
 
 
-class Rate(msgspec.Struct, frozen=True):
-    """`capacity` units at once, refilled at `per_s` units a second. Both are positive."""
-
-    capacity: float
-    per_s: float
-
-    @property
-    def depth_s(self) -> float:
-        return self.capacity / self.per_s
+def cost_us(units: int, per_minute: int) -> int:
+    """Return the time that `units` take to flow back at a rate, rounded up."""
+    return -(-units * MINUTE_US // per_minute)
 
 
-def wait_s(rate: Rate, tat_s: float, cost: float, now_s: float) -> float:
-    """Return how long until `cost` fits: 0 when it fits now, infinity when it never will."""
-    if cost > rate.capacity:
-        return math.inf
-    return max(0.0, max(tat_s, now_s) + cost / rate.per_s - now_s - rate.depth_s)
+def left(full_in_us: int, capacity: int, per_minute: int) -> int:
+    """Return the whole units that fit a bucket which is full again in `full_in_us`."""
+    units = (-(-capacity * MINUTE_US // per_minute) - full_in_us) * per_minute // MINUTE_US
+    return units if units > 0 else 0
 
 
-def take(rate: Rate, tat_s: float, cost: float, now_s: float) -> float:
-    """Return the bucket after `cost`. INVARIANT: call only when `wait_s` is 0, or to charge what was used beyond a reservation."""
-    return max(tat_s, now_s) + cost / rate.per_s
+class Bucket:
+    """One rate of one account: `capacity` units at once, `per_minute` units flowing back in a minute, both at least 1."""
 
+    __slots__ = ("returned_us", "tat_us")
 
-def give_back(rate: Rate, tat_s: float, cost: float) -> float:
-    """Return the bucket with `cost` returned. What has refilled meanwhile is not returned twice: `left` caps at capacity."""
-    return tat_s - cost / rate.per_s
+    def __init__(self) -> None:
+        self.tat_us = 0
+        self.returned_us = 0  # in all, ever: what makes marks comparable
 
+    def wait_us(self, units: int, capacity: int, per_minute: int, now_us: int) -> int:
+        """Return how long until `units` fit, 0 or less when they fit now. INVARIANT: they fit an empty bucket."""
+        ahead_us = self.tat_us - now_us
+        span_us = -(-units * MINUTE_US // per_minute) + (-capacity * MINUTE_US // per_minute)
+        return span_us + ahead_us if ahead_us > 0 else span_us
 
-def left(rate: Rate, tat_s: float, now_s: float) -> int:
-    """Return the whole units that fit now."""
-    return max(0, math.floor((rate.depth_s - (max(tat_s, now_s) - now_s)) * rate.per_s + 1e-6))
+    def take(self, units: int, per_minute: int, now_us: int) -> int:
+        """Take `units` and return the mark that `give_back` asks for.
 
+        INVARIANT: call only when `wait_us` is not above 0, or to charge what was used beyond a reservation.
+        """
+        tat_us = self.tat_us
+        self.tat_us = tat_us = (tat_us if tat_us > now_us else now_us) - (-units * MINUTE_US // per_minute)
+        return tat_us + self.returned_us
 
-def full_in_s(tat_s: float, now_s: float) -> float:
-    """Return the time until the bucket is full."""
-    return max(0.0, tat_s - now_s)
+    def give_back(self, units: int, per_minute: int, mark_us: int, now_us: int) -> None:
+        """Return `units` of the reservation that left `mark_us`, as far as time has not returned them."""
+        back_us = min(units * MINUTE_US // per_minute, mark_us - self.returned_us - now_us)
+        if back_us > 0:
+            self.tat_us -= back_us
+            self.returned_us += back_us
+
+    def full_in_us(self, now_us: int) -> int:
+        """Return the time until the bucket is full."""
+        ahead_us = self.tat_us - now_us
+        return ahead_us if ahead_us > 0 else 0

@@ -1,4 +1,4 @@
-"""May this much be taken, all of it at once? One decision over every limit of a subject: taken together or not at all.
+"""May this much be taken, all of it at once? One decision over every limit of a subject and of its tenant: all or nothing.
 
 Sans-I/O and without asynchrony, so that it is atomic in one process; `providers/redis` makes the same decision in one script.
 A refusal takes nothing. What can never fit is the request's fault (400), a rate is 429, a spent quota is 403.
@@ -6,16 +6,40 @@ A refusal takes nothing. What can never fit is the request's fault (400), a rate
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
 import msgspec
 
 from gateway.evidence import Lease
-from gateway.limits.bucket import Rate, full_in_s, give_back, left, take, wait_s
+from gateway.limits.bucket import Bucket, left
+from gateway.limits.concurrency import Held, Slots
+from gateway.limits.quota import Quota
 from gateway.refusals import INVALID_REQUEST, QUOTA_EXCEEDED, RATE_LIMITED, Refusal
 
 LEASE_TTL_S = 960.0  # longer than the longest exchange: a lease that outlives it belongs to a process that died
 MIN_SLOT_WAIT_S = 0.5  # a concurrency slot comes back when somebody finishes: nobody knows when
+
+Headers = tuple[tuple[str, str], ...]
+
+
+class Numbers(msgspec.Struct, frozen=True, kw_only=True):
+    """What one account may take. All at least 1; `daily_tokens` None means that there is no daily quota."""
+
+    requests_per_minute: int
+    burst: int
+    tokens_per_minute: int
+    concurrent: int
+    daily_tokens: int | None
+
+    def share(self, replicas: int) -> Numbers:
+        """Return one replica's part, for when replicas cannot ask each other."""
+        return Numbers(
+            requests_per_minute=max(1, self.requests_per_minute // replicas),
+            burst=max(1, self.burst // replicas),
+            tokens_per_minute=max(1, self.tokens_per_minute // replicas),
+            concurrent=max(1, self.concurrent // replicas),
+            daily_tokens=None if self.daily_tokens is None else max(1, self.daily_tokens // replicas),
+        )
 
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,110 +56,173 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
     lease_id: str
     day: int
+    tenant_numbers: Numbers | None = None  # limits of the whole tenant beside the subject's; None: it has none
+    lease_s: float = LEASE_TTL_S
+    param: str = "max_tokens"  # what to lower when the request can never fit
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """The account. A tuple: joined text would let `a/b`, `c` and `a`, `b/c` share one."""
+        """The subject's account. A tuple: joined text would let `a/b`, `c` and `a`, `b/c` share one."""
         return (self.tenant, self.subject, self.tier)
 
     @property
-    def requests(self) -> Rate:
-        return Rate(float(self.burst), self.requests_per_minute / 60)
+    def numbers(self) -> Numbers:
+        return Numbers(
+            requests_per_minute=self.requests_per_minute,
+            burst=self.burst,
+            tokens_per_minute=self.tokens_per_minute,
+            concurrent=self.concurrent,
+            daily_tokens=self.daily_tokens,
+        )
 
-    @property
-    def token_rate(self) -> Rate:
-        return Rate(float(self.tokens_per_minute), self.tokens_per_minute / 60)
+    def limits(self) -> tuple[Numbers, ...]:
+        """Return the numbers of each account charged: the subject's, then the tenant's where it has limits of its own."""
+        return (self.numbers,) if self.tenant_numbers is None else (self.numbers, self.tenant_numbers)
 
 
 class Account:
-    """The counters of one subject in one tier."""
+    """The counters of one subject in one tier, or of one tenant."""
 
-    __slots__ = ("day", "leases", "requests_tat_s", "tokens_tat_s", "used")
+    __slots__ = ("quota", "requests", "slots", "tokens")
 
     def __init__(self) -> None:
-        self.requests_tat_s = -math.inf
-        self.tokens_tat_s = -math.inf
-        self.leases: dict[str, float] = {}  # id -> expiry
-        self.day = 0
-        self.used = 0
+        self.requests = Bucket()
+        self.tokens = Bucket()
+        self.slots = Slots()
+        self.quota = Quota()
 
-    def idle(self, now_s: float) -> bool:
+    def idle(self, now_us: int, day: int) -> bool:
         """Return whether forgetting the account would change no decision."""
-        return not self.leases and self.used == 0 and self.requests_tat_s <= now_s and self.tokens_tat_s <= now_s
+        self.slots.reap(now_us)
+        spoken_for = self.requests.tat_us > now_us or self.tokens.tat_us > now_us
+        return not spoken_for and not self.slots and not self.quota.used_on(day)
 
 
-def reserve(account: Account, charge: Charge, now_s: float) -> Lease:
-    """Take everything or raise `Refusal` with nothing taken."""
-    for stale in [lease for lease, expiry in account.leases.items() if expiry <= now_s]:
-        del account.leases[stale]
-    used = account.used if account.day == charge.day else 0
-    requests, tokens = charge.requests, charge.token_rate
-    request_wait_s = wait_s(requests, account.requests_tat_s, 1, now_s)
-    token_wait_s = wait_s(tokens, account.tokens_tat_s, charge.tokens, now_s)
-    if math.isinf(token_wait_s):
-        raise impossible()
-    if charge.daily_tokens is not None and used + charge.tokens > charge.daily_tokens:
-        raise Refusal(QUOTA_EXCEEDED, detail="daily tokens", headers=shown(account, charge, now_s))
-    wait = max(request_wait_s, token_wait_s)
-    if wait > 0:
-        which = "requests" if request_wait_s >= token_wait_s else "tokens"
-        raise Refusal(RATE_LIMITED, retry_after_s=wait, detail=which, headers=shown(account, charge, now_s))
-    if len(account.leases) >= charge.concurrent:
-        raise Refusal(RATE_LIMITED, retry_after_s=MIN_SLOT_WAIT_S, detail="concurrency", headers=shown(account, charge, now_s))
-    account.requests_tat_s = take(requests, account.requests_tat_s, 1, now_s)
-    account.tokens_tat_s = take(tokens, account.tokens_tat_s, charge.tokens, now_s)
-    account.leases[charge.lease_id] = now_s + LEASE_TTL_S
-    account.day, account.used = charge.day, used + charge.tokens
-    return lease_of(charge, now_s, account.requests_tat_s, account.tokens_tat_s)
+class Standing(msgspec.Struct, frozen=True):
+    """How an account stands, for headers."""
+
+    numbers: Numbers
+    requests_left: int
+    requests_full_in_us: int
+    tokens_left: int
+    tokens_full_in_us: int
 
 
-def impossible() -> Refusal:
+def micros(seconds: float) -> int:
+    return int(seconds * 1_000_000)
+
+
+def reserve(accounts: Sequence[Account], charge: Charge, now_s: float) -> Lease:
+    """Take everything from each account or raise `Refusal` with nothing taken. `accounts` stand as `charge.limits()` does."""
+    now_us = micros(now_s)
+    limits = charge.limits()
+    _decide(accounts, limits, charge, now_us)
+    expires_us = now_us + micros(charge.lease_s)
+    for account, numbers in zip(accounts, limits, strict=True):
+        account.requests.take(1, numbers.requests_per_minute, now_us)
+        mark_us = account.tokens.take(charge.tokens, numbers.tokens_per_minute, now_us)
+        account.quota.take(charge.day, charge.tokens)
+        account.slots.hold(charge.lease_id, Held(expires_us, mark_us, charge.tokens, numbers.tokens_per_minute, charge.day))
+    return lease_of(charge, standings(accounts, limits, now_us), now_s)
+
+
+def _decide(accounts: Sequence[Account], limits: Sequence[Numbers], charge: Charge, now_us: int) -> None:
+    """Raise the refusal that will last longest, if there is one. Changes nothing but the memory of expired leases."""
+    tokens, wait_us, scarce, spent, slot = charge.tokens, 0, "", False, True
+    for account, numbers in zip(accounts, limits, strict=True):
+        daily = numbers.daily_tokens
+        if tokens > numbers.tokens_per_minute or (daily is not None and tokens > daily):
+            raise impossible(charge)
+        spent = spent or (daily is not None and account.quota.used_on(charge.day) + tokens > daily)
+        wait_requests_us = account.requests.wait_us(1, numbers.burst, numbers.requests_per_minute, now_us)
+        if wait_requests_us > wait_us:
+            wait_us, scarce = wait_requests_us, "requests"
+        wait_tokens_us = account.tokens.wait_us(tokens, numbers.tokens_per_minute, numbers.tokens_per_minute, now_us)
+        if wait_tokens_us > wait_us:
+            wait_us, scarce = wait_tokens_us, "tokens"
+        slot = slot and not account.slots.full(numbers.concurrent, now_us)
+    if spent or scarce or not slot:
+        shown = headers(tightest(standings(accounts, limits, now_us)))
+        raise no(spent=spent, scarce=scarce, wait_s=wait_us / 1_000_000, shown=shown)
+
+
+def impossible(charge: Charge) -> Refusal:
     """Return the refusal of a request larger than its limit will ever allow."""
-    return Refusal(INVALID_REQUEST, message="the request can never fit the token limit: ask for less output", param="max_tokens")
+    return Refusal(INVALID_REQUEST, message="the request can never fit the token limit: ask for less output", param=charge.param)
 
 
-def lease_of(charge: Charge, now_s: float, requests_tat_s: float, tokens_tat_s: float, *, degraded: bool = False) -> Lease:
+def no(*, spent: bool, scarce: str, wait_s: float, shown: Headers) -> Refusal:
+    """Return the refusal of a request that may fit later: tomorrow, after `wait_s`, or when somebody finishes."""
+    if spent:
+        return Refusal(QUOTA_EXCEEDED, detail="daily tokens", headers=shown)
+    if scarce:
+        return Refusal(RATE_LIMITED, retry_after_s=wait_s, detail=scarce, headers=shown)
+    return Refusal(RATE_LIMITED, retry_after_s=MIN_SLOT_WAIT_S, detail="concurrency", headers=shown)
+
+
+def standings(accounts: Sequence[Account], limits: Sequence[Numbers], now_us: int) -> list[Standing]:
+    return [
+        standing(numbers, account.requests.full_in_us(now_us), account.tokens.full_in_us(now_us))
+        for account, numbers in zip(accounts, limits, strict=True)
+    ]
+
+
+def standing(numbers: Numbers, requests_full_in_us: int, tokens_full_in_us: int) -> Standing:
+    """Return how an account stands whose buckets are full again after these times."""
+    return Standing(
+        numbers,
+        left(requests_full_in_us, numbers.burst, numbers.requests_per_minute),
+        requests_full_in_us,
+        left(tokens_full_in_us, numbers.tokens_per_minute, numbers.tokens_per_minute),
+        tokens_full_in_us,
+    )
+
+
+def tightest(all_of: Sequence[Standing]) -> Standing:
+    """Return the standing that will refuse first: the one with the fewest tokens left."""
+    return min(all_of, key=lambda one: one.tokens_left)
+
+
+def lease_of(charge: Charge, all_of: Sequence[Standing], now_s: float, *, degraded: bool = False) -> Lease:
     """Return the lease with what is left after it."""
+    tight = tightest(all_of) if len(all_of) > 1 else all_of[0]
     return Lease(
         id=charge.lease_id,
         keys=charge.key,
         reserved_tokens=charge.tokens,
         granted_at_s=now_s,
-        expires_at_s=now_s + LEASE_TTL_S,
-        limit_requests=charge.requests_per_minute,
-        remaining_requests=left(charge.requests, requests_tat_s, now_s),
-        reset_requests_s=full_in_s(requests_tat_s, now_s),
-        limit_tokens=charge.tokens_per_minute,
-        remaining_tokens=left(charge.token_rate, tokens_tat_s, now_s),
-        reset_tokens_s=full_in_s(tokens_tat_s, now_s),
+        expires_at_s=now_s + charge.lease_s,
+        limit_requests=tight.numbers.requests_per_minute,
+        remaining_requests=tight.requests_left,
+        reset_requests_s=tight.requests_full_in_us / 1_000_000,
+        limit_tokens=tight.numbers.tokens_per_minute,
+        remaining_tokens=tight.tokens_left,
+        reset_tokens_s=tight.tokens_full_in_us / 1_000_000,
         degraded=degraded,
     )
 
 
-def shown(account: Account, charge: Charge, now_s: float) -> tuple[tuple[str, str], ...]:
-    """Return the rate-limit headers of a subject as it stands, for answers that took nothing."""
-    values = (
-        ("requests", charge.requests_per_minute, charge.requests, account.requests_tat_s),
-        ("tokens", charge.tokens_per_minute, charge.token_rate, account.tokens_tat_s),
+def headers(tight: Standing) -> Headers:
+    """Return the rate-limit headers of an answer that took nothing."""
+    return (
+        ("x-ratelimit-limit-requests", str(tight.numbers.requests_per_minute)),
+        ("x-ratelimit-remaining-requests", str(tight.requests_left)),
+        ("x-ratelimit-reset-requests", f"{tight.requests_full_in_us / 1_000_000:.3f}"),
+        ("x-ratelimit-limit-tokens", str(tight.numbers.tokens_per_minute)),
+        ("x-ratelimit-remaining-tokens", str(tight.tokens_left)),
+        ("x-ratelimit-reset-tokens", f"{tight.tokens_full_in_us / 1_000_000:.3f}"),
     )
-    headers: list[tuple[str, str]] = []
-    for unit, limit, rate, tat_s in values:
-        headers += [
-            (f"x-ratelimit-limit-{unit}", str(limit)),
-            (f"x-ratelimit-remaining-{unit}", str(left(rate, tat_s, now_s))),
-            (f"x-ratelimit-reset-{unit}", f"{full_in_s(tat_s, now_s):.3f}"),
-        ]
-    return tuple(headers)
 
 
-def settle(account: Account, lease: Lease, tokens: int, now_s: float) -> None:
+def settle(account: Account, lease_id: str, tokens: int, now_s: float) -> None:
     """Replace the reservation by what was used and free the slot. Idempotent: a lease that is gone changes nothing."""
-    if account.leases.pop(lease.id, None) is None:
+    now_us = micros(now_s)
+    held = account.slots.free(lease_id, now_us)
+    if held is None:
         return
-    rate = Rate(float(lease.limit_tokens), lease.limit_tokens / 60)
-    unused = lease.reserved_tokens - tokens
-    if unused >= 0:
-        account.tokens_tat_s = give_back(rate, account.tokens_tat_s, unused)
-    else:
-        account.tokens_tat_s = take(rate, account.tokens_tat_s, -unused, now_s)
-    account.used = max(0, account.used - unused)
+    unused = held.tokens - max(0, tokens)
+    if unused > 0:
+        account.tokens.give_back(unused, held.tokens_per_minute, held.mark_us, now_us)
+    elif unused < 0:
+        account.tokens.take(-unused, held.tokens_per_minute, now_us)
+    account.quota.settle(held.day, unused)

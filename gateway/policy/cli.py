@@ -26,7 +26,8 @@ _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "su
 
 def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `policy` and its commands; each sets `handler`, a function from the parsed arguments to the exit code."""
-    policy = subparsers.add_parser("policy", help="test, explain, compare and replay policies", epilog="example: gateway policy test policies")
+    epilog = "example: gateway policy test policies"
+    policy = subparsers.add_parser("policy", help="test, explain, compare and replay policies", epilog=epilog)
     commands = policy.add_subparsers(dest="policy_command", required=True, metavar="COMMAND")
 
     test = commands.add_parser("test", help="run a set's own tests", epilog="example: gateway policy test policies --invariants inv.toml")
@@ -38,7 +39,8 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
     why = commands.add_parser("explain", help="say why something is permitted or denied", epilog=epilog)
     why.add_argument("policies", type=Path, nargs="?", default=Path("policies"), help="directory of the set (default: policies)")
     why.add_argument("--role", action="append", default=[], help="role of the subject; may be repeated; none: a subject without a role")
-    why.add_argument("--action", required=True, choices=sorted({SEE, *USE, *SERVICE_ACTIONS}), metavar="ACTION", help="such as chat or audit:read")
+    actions = sorted({SEE, *USE, *SERVICE_ACTIONS})
+    why.add_argument("--action", required=True, choices=actions, metavar="ACTION", help=", ".join(actions))
     why.add_argument("--model", default="", help="model, for actions on a model")
     why.add_argument("--zone", default=LOOPBACK, help="network zone of the caller (default: loopback)")
     why.add_argument("--hour", type=int, default=12, choices=range(24), metavar="0-23", help="hour of the day, UTC (default: 12)")
@@ -47,7 +49,8 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
     why.add_argument("--data-class", choices=DATA_CLASSES, help="class of the data (default: the model's)")
     why.set_defaults(handler=run_explain)
 
-    diff = commands.add_parser("diff", help="show what a change of policies changes", epilog="example: gateway policy diff deployed/ policies/")
+    epilog = "example: gateway policy diff deployed/ policies/"
+    diff = commands.add_parser("diff", help="show what a change of policies changes", epilog=epilog)
     diff.add_argument("before", type=Path, help="the set in force")
     diff.add_argument("after", type=Path, help="the set proposed")
     diff.set_defaults(handler=run_diff)
@@ -99,8 +102,8 @@ def run_explain(arguments: argparse.Namespace) -> int:
     """Return 0 whatever the decision, 2 for a role or model that the set does not know."""
     try:
         policies = _look_at(arguments.policies)
-    except PolicyFaults as found:
-        return _refused(found.faults, arguments.json)
+    except PolicyFaults as refused:
+        return _refused(refused.faults, arguments.json)
     service = arguments.action in SERVICE_ACTIONS
     for kind, name, known in [("role", r, policies.roles.rules) for r in arguments.role] + [("model", arguments.model, policies.routes)]:
         if name not in known and not (service and kind == "model"):

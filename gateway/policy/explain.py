@@ -106,10 +106,14 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.role or 'no role'}: {what} from {self.zone}: {self.before} -> {self.after}"
 
 
-def _answer(cell: Cell) -> str:
-    if cell.word != PERMIT or cell.decision.obligations is None:
-        return cell.word
-    return f"{PERMIT} ({', '.join(f'{key} {value}' for key, value in _shown(cell.decision.obligations).items())})"
+def _answers(before: Cell, after: Cell) -> tuple[str, str]:
+    """Return both answers in words, with the obligations in which they differ; equal where nothing does."""
+    if before.word != after.word or before.decision.obligations is None or after.decision.obligations is None:
+        return before.word, after.word
+    old, new = _shown(before.decision.obligations), _shown(after.decision.obligations)
+    keys = [key for key in old if old[key] != new[key]]
+    was, now = (", ".join([PERMIT, *(f"{key} {shown[key]}" for key in keys)]) for shown in (old, new))
+    return was, now
 
 
 def _matrix(policies: PolicySet, role: str, models: Iterable[str], zone: str) -> dict[tuple[str, str], Cell]:
@@ -132,7 +136,7 @@ def compare(before: PolicySet, after: PolicySet) -> Iterator[Change]:
         for zone in (LOOPBACK, EXTERNAL):
             old, new = _matrix(before, role, models, zone), _matrix(after, role, models, zone)
             for (action, model), cell in old.items():
-                was, now = _answer(cell), _answer(new[action, model])
+                was, now = _answers(cell, new[action, model])
                 if was != now:
                     yield Change(role=role, action=action, model=model, zone=zone, before=was, after=now)
 

@@ -1,18 +1,22 @@
 """How is a body that does not fit its schema refused? With the place, in our schema's words, and never with the caller's.
 
-The validator's own messages are not used: they quote values and unknown keys. A union says only that no branch fits; the branch that
-was meant is found by its discriminator (`role`, `type`), and its first fault is the one reported.
+The validator says only that a body does not fit. Its own explanations are not asked for: they quote values and unknown keys, and for
+a union they gather every fault of every branch, which for a long list takes seconds (measured: 21 s for 300,000 numbers and a
+string). Here the schema is walked beside the body to the first fault. Of a union the branch that was meant is taken, by type
+and by discriminator (`role`, `type`, `datatype`). This decides nothing: a fault it does not find is refused all the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gateway.refusals import INVALID_REQUEST, Refusal
-from gateway.schema.operations.spec import Path, Spec, json_path
+import jsonschema_rs
 
-_DISCRIMINATORS = ("role", "type")
+from gateway.refusals import INVALID_REQUEST, Refusal
+from gateway.schema.operations.spec import Path, Schema, Spec, json_path
+
+_DISCRIMINATORS = ("role", "type", "datatype")
 _MESSAGES: Mapping[str, str] = {
     "additionalProperties": "the object holds a field that this operation does not take",
     "required": "a required field is missing",
@@ -23,14 +27,15 @@ _MESSAGES: Mapping[str, str] = {
     "maximum": "the number is too large",
     "minItems": "the list is too short",
     "maxItems": "the list is too long",
-    "maxLength": "the text is too long",
     "minLength": "the text is too short",
+    "maxLength": "the text is too long",
     "pattern": "the text does not have the form required",
     "propertyNames": "a key does not have the form required",
     "maxProperties": "the object holds too many fields",
     "anyOf": "the value has none of the shapes permitted",
+    "withheld": "the gateway does not take this field",
 }
-_WITHHELD = "the gateway does not take this field"
+_OTHERWISE = "the request does not fit its schema"
 
 # Fields that exist elsewhere and are refused here whatever policy grants: naming them back tells a caller nothing of its own.
 REFUSED_FIELDS = frozenset(
@@ -55,55 +60,109 @@ REFUSED_FIELDS = frozenset(
     }
 )
 
+Fault = tuple[Path, str]  # where, and the keyword it breaks
+
 
 def fault(spec: Spec, body: Any) -> Refusal:
     """Return the refusal for a body that `spec.validator` found wanting."""
-    try:
-        spec.validator.validate(body)
-    except ValueError as error:
-        found = _meant(error)
-        path: Path = tuple(found.instance_path)
-        kind = found.kind.name
-        message = _MESSAGES.get(kind, "the value does not fit")
-        if kind == "required":
-            path = (*path, found.kind.property)
-        elif kind == "additionalProperties":
-            withheld = next((name for name in found.kind.unexpected if name in REFUSED_FIELDS), None)
-            if withheld is not None:
-                return _refusal((*path, withheld), spec.names | REFUSED_FIELDS, _WITHHELD, kind)
-        return _refusal(path, spec.names, message, kind)
-    return _refusal((), spec.names, "the request does not fit its schema", "undecided")
+    path, keyword = next(_faults(spec.schema, body, ()), ((), ""))
+    names = spec.names | REFUSED_FIELDS if keyword == "withheld" else spec.names
+    return Refusal(INVALID_REQUEST, message=_MESSAGES.get(keyword, _OTHERWISE), param=json_path(path, names), detail=keyword)
 
 
-def _refusal(path: Path, names: frozenset[str], message: str, kind: str) -> Refusal:
-    return Refusal(INVALID_REQUEST, message=message, param=json_path(path, names), detail=kind)
+def _faults(schema: Schema, value: Any, path: Path) -> Iterator[Fault]:
+    """Yield the faults of `value`, the first of them at little cost."""
+    if "anyOf" in schema:
+        yield from _union(schema["anyOf"], value, path)
+        return
+    for keyword in ("const", "enum"):
+        if keyword in schema and not _fits({keyword: schema[keyword]}, value):
+            yield path, keyword
+            return
+    if "type" in schema and not _fits({"type": schema["type"]}, value):
+        yield path, "type"
+    elif isinstance(value, dict):
+        yield from _object(schema, value, path)
+    elif isinstance(value, list):
+        yield from _bounds(schema, len(value), path, "minItems", "maxItems")
+        if "items" in schema:
+            fits = jsonschema_rs.Draft202012Validator(schema["items"]).is_valid  # compiled once: the list may be long
+            for index, item in enumerate(value):
+                if not fits(item):
+                    yield from _faults(schema["items"], item, (*path, index))
+    else:
+        for keyword in ("minLength", "maxLength", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"):
+            if keyword in schema and not _fits({keyword: schema[keyword]}, value):
+                yield path, keyword
 
 
-def _meant(error: Any) -> Any:
-    """Follow unions down to the branch whose discriminator fits."""
-    while error.kind.name == "anyOf":
-        here = tuple(error.instance_path)
-        branches: list[list[Any]] = [list(branch) for branch in error.kind.context]
-        fitting = [branch for branch in branches if branch and not any(_tells_apart(one, here) for one in branch)]
-        if len(fitting) == 1:
-            error = fitting[0][0]
-            continue
-        # All branches refuse the same discriminator: that is the place.
-        places = {tuple(one.instance_path) for branch in branches for one in _apart(branch, here)}
-        deeper = [place for place in places if len(place) == len(here) + 1]
-        if not fitting and len(deeper) == 1:
-            return next(one for branch in branches for one in branch if tuple(one.instance_path) == deeper[0])
-        return error
-    return error
+def _fits(schema: Schema, value: Any) -> bool:
+    """Return whether a value that holds no others, or only its type, fits."""
+    if "type" in schema and isinstance(value, (dict, list)):
+        value = type(value)()  # what it holds does not matter, and need not be read
+    return bool(jsonschema_rs.is_valid(schema, value))
 
 
-def _apart(branch: Iterable[Any], here: Path) -> list[Any]:
-    return [one for one in branch if _tells_apart(one, here)]
+def _bounds(schema: Schema, size: int, path: Path, least: str, most: str) -> Iterator[Fault]:
+    if size < schema.get(least, 0):
+        yield path, least
+    if size > schema.get(most, size):
+        yield path, most
 
 
-def _tells_apart(error: Any, here: Path) -> bool:
-    """Return whether this error says that the branch was not the one meant, rather than that something in it is wrong."""
-    path = tuple(error.instance_path)
-    if path == here:
-        return bool(error.kind.name in {"type", "enum", "const"})
-    return len(path) == len(here) + 1 and path[-1] in _DISCRIMINATORS and error.kind.name in {"const", "enum", "type"}
+def _object(schema: Schema, value: dict[str, Any], path: Path) -> Iterator[Fault]:
+    properties = schema.get("properties", {})
+    rest = schema.get("additionalProperties", True)
+    unknown = [key for key in value if key not in properties]
+    if rest is False and unknown:
+        withheld = next((key for key in unknown if key in REFUSED_FIELDS), None)
+        yield ((*path, withheld), "withheld") if withheld is not None else (path, "additionalProperties")
+    for name in schema.get("required", ()):
+        if name not in value:
+            yield (*path, name), "required"
+    yield from _bounds(schema, len(value), path, "minProperties", "maxProperties")
+    for name in value.keys() & properties.keys():
+        yield from _faults(properties[name], value[name], (*path, name))
+    if isinstance(rest, dict):
+        for key in unknown:
+            # The key is the caller's: the place is the object that holds it.
+            if "propertyNames" in schema and not _fits(schema["propertyNames"], key):
+                yield path, "propertyNames"
+            for at, keyword in _faults(rest, value[key], path):
+                yield at[: len(path)], keyword
+
+
+def _union(branches: list[Schema], value: Any, path: Path) -> Iterator[Fault]:
+    """Yield the faults in the branch that was meant, or say that there is none."""
+    if any(jsonschema_rs.is_valid(branch, value) for branch in branches):
+        return
+    meant = [branch for branch in branches if _accepts_type(branch, value)]
+    if not meant:
+        yield path, "anyOf" if len(branches) > 1 else "type"
+        return
+    if isinstance(value, dict):
+        told = [branch for branch in meant if _tells(branch, value)]
+        if not told:
+            place = next((name for name in _DISCRIMINATORS if any(name in branch.get("properties", {}) for branch in meant)), None)
+            missing = place is not None and place not in value
+            yield ((*path, place), "required" if missing else "enum") if place is not None else (path, "anyOf")
+            return
+        meant = told
+    elif isinstance(value, list) and value and len(meant) > 1:
+        # Lists of different things: the first item tells which was meant.
+        meant = [branch for branch in meant if _accepts_type(branch.get("items", {}), value[0])] or meant
+    yield from _faults(meant[0], value, path)
+
+
+def _accepts_type(schema: Schema, value: Any) -> bool:
+    if "anyOf" in schema:
+        return any(_accepts_type(branch, value) for branch in schema["anyOf"])
+    if "type" in schema:
+        return _fits({"type": schema["type"]}, value)
+    return _fits({keyword: schema[keyword] for keyword in ("const", "enum") if keyword in schema}, value)
+
+
+def _tells(schema: Schema, value: dict[str, Any]) -> bool:
+    """Return whether an object carries the discriminators that a branch asks for."""
+    properties = schema.get("properties", {})
+    return all(name in value and _accepts_type(properties[name], value[name]) for name in _DISCRIMINATORS if name in properties)

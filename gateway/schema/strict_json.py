@@ -7,7 +7,7 @@ RFC 8259, narrowed to what leaves no room for two readings (RFC 7493 and a littl
    and let the last one win;
 3. no control character in a key;
 4. numbers are finite doubles or integers within 64 bits, signed;
-5. nesting and size are bounded;
+5. nesting, size and the number of objects and lists are bounded;
 6. a request body is an object.
 
 It never says what was wrong with which text: the reason is one of a few constants, kept for the record.
@@ -24,6 +24,8 @@ import msgspec
 from gateway.refusals import INVALID_JSON, TOO_LARGE, Refusal
 
 MAX_DEPTH = 64  # the deepest legitimate body seen, a tool's nested JSON Schema, stays under 20
+MAX_CONTAINERS = 65_536  # objects and lists: a conversation of 2,048 messages with parts holds a tenth of it
+MAX_FOLDED = 16_384  # code points of keys beyond ASCII: normalising can make 18 of one, and costs a microsecond each
 
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 _MAX_FLOAT = 1.7976931348623157e308
@@ -42,7 +44,7 @@ def parse(body: bytes, max_bytes: int, max_depth: int = MAX_DEPTH) -> dict[str, 
     """Return the object that `body` holds.
 
     Raises `Refusal(TOO_LARGE)` above `max_bytes` and `Refusal(INVALID_JSON)` for everything else, with a constant message;
-    `detail` is the class of the fault: syntax, duplicate_key, key, number, depth or not_object.
+    `detail` is the class of the fault: syntax, duplicate_key, key, number, depth, containers or not_object.
     """
     if len(body) > max_bytes:
         raise Refusal(TOO_LARGE, detail="too_large")
@@ -90,16 +92,19 @@ def _read(body: bytes) -> Any:
 def _walk(root: Any, max_depth: int) -> None:
     """Check what the parser lets through: folded duplicates, control characters in keys, numbers, depth. Level by level."""
     level: list[Any] = [root]
-    depth = 0
+    depth = containers = folded = 0
     while level:
         depth += 1
+        containers += len(level)
         if depth > max_depth:
             raise _no("depth")
+        if containers > MAX_CONTAINERS:
+            raise _no("containers")
         below: list[Any] = []
         for node in level:
             if type(node) is dict:
                 if not node.keys() <= _PLAIN_KEYS:
-                    _check_keys(node)
+                    folded = _check_keys(node, folded)
                 values: Any = node.values()
             else:
                 values = node
@@ -117,16 +122,21 @@ def _walk(root: Any, max_depth: int) -> None:
         level = below
 
 
-def _check_keys(node: dict[str, Any]) -> None:
+def _check_keys(node: dict[str, Any], folded: int) -> int:
+    """Check one object's keys; return `folded` and what had to be folded here, in code points."""
     joined = "".join(node)
     if not joined.isascii():
-        folded = {fold(key) for key in node}
-    elif joined == joined.lower():
-        folded = None  # the parser has refused exact duplicates already
+        folded += len(joined)
+        if folded > MAX_FOLDED:
+            raise _no("key")
+        distinct = len({fold(key) for key in node})
+    elif joined != joined.lower():
+        distinct = len({key.lower() for key in node})
     else:
-        folded = {key.lower() for key in node}
-    if folded is not None and len(folded) != len(node):
+        distinct = len(node)  # exact duplicates ended in the parser
+    if distinct != len(node):
         raise _no("duplicate_key")
     # A key may hold odd separators or unassigned code points; controls are what breaks logs and C parsers.
     if not joined.isprintable() and any(unicodedata.category(char) == "Cc" for char in joined):
         raise _no("key")
+    return folded

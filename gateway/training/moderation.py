@@ -42,8 +42,7 @@ ORDINARY = {
 FALSE_ALARMS = 0.01
 # Group names are near each other in meaning, which is the very thing a hate head must tell apart; attacks are wording, not topic.
 BY_WORDING_ALONE = {"hate", "harassment", "attack"}
-# What a request asks is told by all of it: a window of a long one must exceed its own one per cent point by this many logits.
-REQUEST_HEADS, WINDOW_MARGIN = {"illicit", "harmful"}, 1.5
+WINDOW_MARGIN = 1.0  # a window of a long text judged whole must exceed its own one per cent point by this many logits
 
 Floats = NDArray[np.float64]
 Matrix = Any  # scipy.sparse is not typed
@@ -118,13 +117,13 @@ def _shifted(ids: NDArray[np.uint32], first: NDArray[np.bool_]) -> NDArray[np.ui
 def gather(folder: Path) -> tuple[list[list[str]], list[sources.Row]]:
     """Return the distinct training texts as words, with their rows."""
     rows = list(sources.read(folder))
-    random = Random(7)
+    random = Random(7)  # noqa: S311
     for row in list(rows):
         if row.labels.get("illicit") == 1 or (row.source in ORDINARY["prompt"] and row.labels.get("harmful") == 0):
             rows.extend(phrases.reworded(row, random, 3))
         if row.source in {"wiki", "c4", "bipia_clean_train"}:
             rows.extend(phrases.with_context(row, features.words(row.text), random))
-    rows.extend(phrases.generate(Random(11)))
+    rows.extend(phrases.generate(Random(11)))  # noqa: S311
     seen: set[str] = set()
     pieces: list[list[str]] = []
     kept: list[sources.Row] = []
@@ -183,7 +182,7 @@ def one_per_cent_points(scores: dict[str, Floats], labels: NDArray[np.int8], row
             if HEADS[head] == "attack" and reading == "answer":
                 plain = np.array([row.source in ordinary for row in rows])
             for name, values in (("short", short), ("long", long)):
-                margin = WINDOW_MARGIN if name == "short" and reading != "answer" and HEADS[head] in REQUEST_HEADS else 0.0
+                margin = WINDOW_MARGIN if name == "short" and reading != "answer" else 0.0
                 found[name].append(round(float(np.quantile(values[plain, head], 1 - FALSE_ALARMS)) + margin, 4))
         points[reading] = found
     return points

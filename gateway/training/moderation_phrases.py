@@ -14,7 +14,10 @@ from random import Random
 from gateway.training.moderation_rows import HEADS, Row
 
 _CHOICE = re.compile(r"\{([^{}]*\|[^{}]*)\}")
-_LEAD = re.compile(r"^(?:how (?:can|do|could|would|might|should) (?:i|one|we|someone|you|people|a person)|how to|what are (?:some )?ways to|ways to)\s+", re.I)
+_LEAD = re.compile(
+    r"^(?:how (?:can|do|could|would|might|should) (?:i|one|we|someone|you|people|a person)|how to|what are (?:some )?ways to|ways to)\s+",
+    re.IGNORECASE,
+)
 _SAFE = dict.fromkeys(HEADS, 0)
 # file -> labels of its lines, rows to draw
 _FILES: dict[str, tuple[dict[str, int], int]] = {
@@ -32,6 +35,7 @@ _FILES: dict[str, tuple[dict[str, int], int]] = {
     "documents_safe": (_SAFE, 900),
     "small_talk": (_SAFE, 2500),
 }
+_LONG = 2500
 _ACTS = 14000  # harmful, and as many ordinary
 
 
@@ -52,6 +56,7 @@ def generate(random: Random) -> Iterator[Row]:
         patterns = lines(name)
         for turn in range(count):
             yield Row(expand(patterns[turn % len(patterns)], random), "user", "own_" + name, dict(labels))
+    yield from long_prompts(random, _LONG)
     asks = lines("asks")
     for name, labels in (
         ("harmful_acts", {"illicit": 1, "harmful": 1, "attack": 0}),
@@ -61,6 +66,18 @@ def generate(random: Random) -> Iterator[Row]:
         for turn in range(_ACTS):
             act = expand(patterns[turn % len(patterns)], random)
             yield Row(random.choice(asks).replace("{act}", act), "user", "own_" + name, dict(labels))
+
+
+def long_prompts(random: Random, count: int) -> Iterator[Row]:
+    """Yield long prompts of harmless sentences, and as many with a harmful request somewhere among them."""
+    parts, harmful, ordinary, asks = lines("long_parts"), lines("harmful_acts"), lines("benign_acts"), lines("asks")
+    for turn in range(2 * count):
+        sentences = [expand(random.choice(parts), random) for _ in range(random.randrange(2, 16))]
+        bad = turn % 2 == 1
+        kept = sentences[: random.randrange(1, 6)] if bad else sentences
+        act = expand(random.choice(harmful if bad else ordinary), random)
+        kept.insert(random.randrange(len(kept) + 1), random.choice(asks).replace("{act}", act))
+        yield Row(" ".join(kept), "user", "own_long", {"illicit": 1, "harmful": 1, "attack": 0} if bad else dict(_SAFE))
 
 
 def reworded(row: Row, random: Random, times: int) -> Iterator[Row]:

@@ -48,7 +48,7 @@ def derive(source: str, role: str, given: dict[str, int]) -> dict[str, int]:
         if any(harms) and source != "profanity_lex":
             labels["harmful"] = 1
         elif source in _EXAMPLES_OF_ORDINARY_PROMPTS and labels.get("attack") == 0:
-            labels.update({head: 0 for head in HEADS})
+            labels.update(dict.fromkeys(HEADS, 0))
         elif source in {"rtp_prompt", "rtp_continuation"} and harms[:3] == [0, 0, 0]:
             labels.update({"harmful": 0, "self_harm": 0})
     if labels.get("harmful") == 0:

@@ -34,7 +34,8 @@ def reduced(table: NDArray[np.float32]) -> NDArray[np.int8]:
     best = np.argsort(values)[::-1][:DIMENSIONS]
     kept = centred @ vectors[:, best]
     kept /= np.linalg.norm(kept, axis=1, keepdims=True) + 1e-9
-    return np.clip(np.rint(kept * 254), -127, 127).astype(np.int8)
+    whole: NDArray[np.int8] = np.clip(np.rint(kept * 254), -127, 127).astype(np.int8)
+    return whole
 
 
 def load(path: Path = TABLE) -> dict[str, NDArray[np.int8]]:

@@ -55,6 +55,7 @@ def kill_under_load(directory: Path, run: str, after_s: float) -> dict[int, str]
     return acknowledged
 
 
+@pytest.mark.slow
 async def test_kill_9_under_load_loses_nothing_acknowledged(tmp_path: Path) -> None:
     directory = tmp_path / "audit"
     rng = random.Random(20)
@@ -92,6 +93,7 @@ async def killed_copy(tmp_path: Path, **options: object) -> Path:
     return tmp_path / "killed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rest", ["file ends", "zeros follow"])
 async def test_a_write_torn_at_any_byte_is_cut_and_nothing_before_it_is_lost(tmp_path: Path, rest: str) -> None:
     killed = await killed_copy(tmp_path)

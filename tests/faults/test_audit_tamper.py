@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from audit_logs import KEY, ORIGIN, OTHER_KEY, closed, fill, open_log, opened, verifier_key
+from audit_logs import KEY, ORIGIN, OTHER_KEY, closed, fill, open_log, opened
 
 from gateway.audit.record import base_frame, batch_frame, read_frames
 from gateway.audit.recovery import LogRefused
@@ -209,6 +209,7 @@ def test_an_edited_record_is_named(ended: Path) -> None:
     assert all(b"r150" in records_of(ended)[i] or b"r951" in records_of(ended)[i] for i in named)
 
 
+@pytest.mark.slow
 def test_a_log_cut_below_its_checkpoint_is_found_at_every_offset_of_the_last_records(killed: Path) -> None:
     (segment,) = (killed / "wal").iterdir()
     data = segment.read_bytes()

@@ -31,7 +31,8 @@ class EchoApp:
         path = scope["path"]
         self.paths[path] += 1
         if path == "/stats":
-            await self._json(send, 200, {"faults": self.faults, "paths": self.paths, "rss_kib": rss_kib(), "gone": self.disconnects})
+            told = {"faults": self.faults, "paths": self.paths, "rss_kib": rss_kib(), "gone": self.disconnects}
+            await self._json(send, 200, told)
         elif path == "/flood":
             await self._flood(send)
         elif path == "/early":
@@ -62,8 +63,9 @@ class EchoApp:
             if not message["more_body"]:
                 break
         headers = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in scope["headers"]]
-        told = {"method": scope["method"], "path": scope["path"], "query": scope["query_string"].decode(), "version": scope["http_version"]}
-        await self._json(send, 200, told | {"size": size, "first": first.decode("latin-1"), "headers": headers, "kind": type(scope["headers"]).__name__})
+        told = {name: scope[name] for name in ("method", "path", "http_version")}
+        told |= {"query": scope["query_string"].decode(), "size": size, "first": first.decode("latin-1")}
+        await self._json(send, 200, told | {"headers": headers, "kind": type(scope["headers"]).__name__})
 
     async def _flood(self, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/octet-stream")]})
@@ -91,7 +93,8 @@ def main() -> None:
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(("127.0.0.1", 0))
-        server = make_server(app, sock=sock, limits=limits, on_malformed=lambda fault: app.faults.update([fault.value]), loop=sys.argv[1], drain_s=1)
+        count = lambda fault: app.faults.update([fault.value])  # noqa: E731
+        server = make_server(app, sock=sock, limits=limits, on_malformed=count, loop=sys.argv[1], drain_s=1)
         sys.stdout.write(f"{sock.getsockname()[1]}\n")
         sys.stdout.flush()
         server.run()

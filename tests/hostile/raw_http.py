@@ -82,7 +82,8 @@ def parse_answers(raw: bytes) -> list[Answer]:
             answers.append(Answer(-1, [], raw, False))  # bytes that are no answer: the framing broke
             return answers
         status = int(parts[1])
-        headers = [(n.decode("latin-1").strip().lower(), v.decode("latin-1").strip()) for n, _, v in (ln.partition(b":") for ln in lines[1:])]
+        pairs = (line.decode("latin-1").partition(":") for line in lines[1:])
+        headers = [(name.strip().lower(), value.strip()) for name, _, value in pairs]
         if 100 <= status < 200:
             raw = rest
             continue

@@ -138,9 +138,8 @@ async def test_the_same_gadgets_hide_nothing_behind_a_short_length(edge: Target)
     gadgets = sorted({base64.b64decode(item["b64"]) for item in sets["default"]})
     hidden = b"GET /smuggled HTTP/1.1\r\n" + edge.host_field + edge.credential_field + b"\r\n"
     chunk = b"%x\r\n" % len(hidden)
-    payloads = [
-        edge.head("POST", None, b"Content-Length: %d" % len(chunk), gadget) + b"\r\n" + chunk + hidden + b"\r\n0\r\n\r\n" for gadget in gadgets
-    ]
+    rest = b"\r\n" + chunk + hidden + b"\r\n0\r\n\r\n"
+    payloads = [edge.head("POST", None, b"Content-Length: %d" % len(chunk), gadget) + rest for gadget in gadgets]
     talks = await converse_all(edge, payloads, quiet_s=0.3)
     assert [len(talk.answers) for talk in talks] == [1] * len(gadgets)
 
@@ -258,7 +257,8 @@ HOSTS = ["", "a/#@evil", "a b", "user@evil", "[::1", "a:b", "a:999999", "http://
 async def test_every_odd_request_line_is_refused(edge: Target) -> None:
     payloads = [line + edge.host_field + edge.credential_field + b"\r\n" for line in REQUEST_LINES.values()]
     talks = await converse_all(edge, payloads)
-    odd = {name: talk.statuses for name, talk in zip(REQUEST_LINES, talks, strict=True) if talk.status not in (400, 405) or not is_our_error(talk)}
+    pairs = zip(REQUEST_LINES, talks, strict=True)
+    odd = {name: talk.statuses for name, talk in pairs if talk.status not in (400, 405) or not is_our_error(talk)}
     assert odd == {}
 
 
@@ -314,7 +314,8 @@ async def test_head_bytes_and_field_count_are_bounded(edge: Target) -> None:
 async def test_a_64_mb_header_costs_no_memory(edge: Target) -> None:
     before = (await stats(edge))["rss_kib"]
     piece = b"b" * MEBI
-    talks = await asyncio.gather(*(converse(edge, [edge.head("GET", "/v1/models", b"X-A: ")[:-2], *[piece] * 64], gap_s=0) for _ in range(4)))
+    endless = [edge.head("GET", "/v1/models", b"X-A: ")[:-2], *[piece] * 64]
+    talks = await asyncio.gather(*(converse(edge, endless, gap_s=0) for _ in range(4)))
     assert [talk.status for talk in talks] == [431] * 4
     assert (await stats(edge))["rss_kib"] - before < 8 * 1024
 

@@ -1,4 +1,4 @@
-"""JSONTestSuite against the parser as a function: all of n_ refused, y_ accepted or refused by a rule we wrote down, nothing else raised."""
+"""JSONTestSuite against the parser as a function: n_ refused, y_ accepted or refused by a written rule, nothing else raised."""
 
 from __future__ import annotations
 

@@ -14,24 +14,132 @@ from gateway.providers.local.scanner import PatternScanner
 
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA\nwq3v0example=\n-----END RSA PRIVATE KEY-----"
 ENTITIES = [
-    "john.doe@example.com", "donna.lopez92%40mail.com", "p\u0430ul@\u200bicloud.com", "+1 (953) 859-1163", "020 7946 0958", "0650 995 04 94",
-    "(212) 555-1234 x12", "tel 967 597 100", "4111 1111 1111 1111", "378282246310005", "4-1-1-1-1-1-1-1-1-1-1-1-1-1-1-1",
-    "DE89 3704 0044 0532 0130 00", "GB26YVOK09234647792923", "457-55-5462", "SSN 457 55 5462", "192.168.10.1", "2001:db8::8a2e:370:7334",
-    "2e:cb:39:d8:78:44", "1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa", "12345678Z", "X1234567L", "RSSMRA85T10A562S", "44051401359", "pesel 44051401359",
-    "529.982.247-25", "11.222.333/0001-81", "AB 12 34 56 C", "S1234567D", "131052-308T", "MRN: MRN-2527147", "case no. 2020-CV-8696",
-    "5:23-mc-01973-CGJ", "passport: W87674589", "driver's license number is A125325867", "account 1472142210", "date of birth: 12 March 1980",
-    "born on 6/4/1967", "NCol: 28 28 54112", "517 Cedar Blvd, Madison, AZ 11193", "12 bis rue de la Paix, 75002 Paris", "Hauptstrasse 5, 10115 Berlin",
-    "Calle Ginzo de Limia, 21", "Via Roma, 12", "SW1A 1AA", "P.O. Box 123", "USNV Lundberg\nFPO AA 54216", "zip code is 76400",
-    "AKIAQYLPMN5HHHFPZAM2", "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", "sk-proj-abcdEFGH1234abcdEFGH1234XYZ", "password: hunter22!",
-    'api_key = "9f8Kd03mNq7Zx1Vb5Lp2"', "postgres://bob:s3cr3tPw@db.host:5432/x", "Authorization: Basic dXNlcjpwYXNzd29yZDE=", "curl -u admin:Tr0ub4dor",
-    "eyJhbGciOiJSUzI1NiJ9Cg.eyJleHAiOjY1NTM2fQo.Ce7sh0ENPiBlE_dose0cBA", PEM, "AccountKey=Zm9vYmFyYmF6cXV4Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5MA==;", "&#64;",
-]  # fmt: skip
+    "john.doe@example.com",
+    "donna.lopez92%40mail.com",
+    "p\u0430ul@\u200bicloud.com",
+    "+1 (953) 859-1163",
+    "020 7946 0958",
+    "0650 995 04 94",
+    "(212) 555-1234 x12",
+    "tel 967 597 100",
+    "4111 1111 1111 1111",
+    "378282246310005",
+    "4-1-1-1-1-1-1-1-1-1-1-1-1-1-1-1",
+    "DE89 3704 0044 0532 0130 00",
+    "GB26YVOK09234647792923",
+    "457-55-5462",
+    "SSN 457 55 5462",
+    "192.168.10.1",
+    "2001:db8::8a2e:370:7334",
+    "2e:cb:39:d8:78:44",
+    "1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa",
+    "12345678Z",
+    "X1234567L",
+    "RSSMRA85T10A562S",
+    "44051401359",
+    "pesel 44051401359",
+    "529.982.247-25",
+    "11.222.333/0001-81",
+    "AB 12 34 56 C",
+    "S1234567D",
+    "131052-308T",
+    "MRN: MRN-2527147",
+    "case no. 2020-CV-8696",
+    "5:23-mc-01973-CGJ",
+    "passport: W87674589",
+    "driver's license number is A125325867",
+    "account 1472142210",
+    "date of birth: 12 March 1980",
+    "born on 6/4/1967",
+    "NCol: 28 28 54112",
+    "517 Cedar Blvd, Madison, AZ 11193",
+    "12 bis rue de la Paix, 75002 Paris",
+    "Hauptstrasse 5, 10115 Berlin",
+    "Calle Ginzo de Limia, 21",
+    "Via Roma, 12",
+    "SW1A 1AA",
+    "P.O. Box 123",
+    "USNV Lundberg\nFPO AA 54216",
+    "zip code is 76400",
+    "AKIAQYLPMN5HHHFPZAM2",
+    "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",
+    "sk-proj-abcdEFGH1234abcdEFGH1234XYZ",
+    "password: hunter22!",
+    'api_key = "9f8Kd03mNq7Zx1Vb5Lp2"',
+    "postgres://bob:s3cr3tPw@db.host:5432/x",
+    "Authorization: Basic dXNlcjpwYXNzd29yZDE=",
+    "curl -u admin:Tr0ub4dor",
+    "eyJhbGciOiJSUzI1NiJ9Cg.eyJleHAiOjY1NTM2fQo.Ce7sh0ENPiBlE_dose0cBA",
+    PEM,
+    "AccountKey=Zm9vYmFyYmF6cXV4Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5MA==;",
+    "&#64;",
+]
 NOISE = [
-    "the", "a", "in", "2005", "1999", "New", "York", "Street", "12", "345", "6789", "+", "(", ")", "-", "--", ".", ",", ":", ";", "@", "%4", "%40", "&#6", "&",
-    "\u00fc", "na\u00efve", "\u65e5\u672c", "\u0441\u043b\u043e\u0432\u043e", "\u200b", "\u200b" * 40, "e\u0301", "\U0001f600", "\uff11\uff12\uff13", "x",
-    "password", "password:", "token =", "SSN", "IBAN", "key", "-----BEGIN", "-----BEGIN RSA PRIVATE KEY-----", "-----END", "eyJ", "sk-", "AKIA", "://", "'", '"',
-    "Rue", "Calle", "call", "1 2 3 4 5 6 7", "0" * 30, "a" * 40, "AB12", "DE89 3704 0044", "4111 1111", "+1 (95", "no.", "id", "is", "born",
-]  # fmt: skip
+    "the",
+    "a",
+    "in",
+    "2005",
+    "1999",
+    "New",
+    "York",
+    "Street",
+    "12",
+    "345",
+    "6789",
+    "+",
+    "(",
+    ")",
+    "-",
+    "--",
+    ".",
+    ",",
+    ":",
+    ";",
+    "@",
+    "%4",
+    "%40",
+    "&#6",
+    "&",
+    "\u00fc",
+    "na\u00efve",
+    "\u65e5\u672c",
+    "\u0441\u043b\u043e\u0432\u043e",
+    "\u200b",
+    "\u200b" * 40,
+    "e\u0301",
+    "\U0001f600",
+    "\uff11\uff12\uff13",
+    "x",
+    "password",
+    "password:",
+    "token =",
+    "SSN",
+    "IBAN",
+    "key",
+    "-----BEGIN",
+    "-----BEGIN RSA PRIVATE KEY-----",
+    "-----END",
+    "eyJ",
+    "sk-",
+    "AKIA",
+    "://",
+    "'",
+    '"',
+    "Rue",
+    "Calle",
+    "call",
+    "1 2 3 4 5 6 7",
+    "0" * 30,
+    "a" * 40,
+    "AB12",
+    "DE89 3704 0044",
+    "4111 1111",
+    "+1 (95",
+    "no.",
+    "id",
+    "is",
+    "born",
+]
 BLANKS = ["", "", " ", " ", " ", "  ", "\n", "\t", "\u00a0", ", "]
 
 SCANNER = PatternScanner(dates=True)
@@ -104,7 +212,9 @@ def test_one_character_at_a_time(entity: str) -> None:
     assert stream(text, list(range(1, len(text))), keep=SCANNER.left_context) == SCANNER.scan(text)
 
 
-@pytest.mark.parametrize("unit", ["a", "1", "ab1+/", "eyJ.", "a.b@", "12-", "4111 1111 1111 1111", "1 2 ", "\u200b", "x\u200b", "password:", "%40", "A1 "])
+@pytest.mark.parametrize(
+    "unit", ["a", "1", "ab1+/", "eyJ.", "a.b@", "12-", "4111 1111 1111 1111", "1 2 ", "\u200b", "x\u200b", "password:", "%40", "A1 "]
+)
 def test_endless_runs_are_released_and_exact(unit: str) -> None:
     text = (unit * 20_000)[:20_000]
     cuts = list(range(997, len(text), 997))
@@ -162,7 +272,9 @@ def _member(items: list[tuple[object, object]], choice: random.Random) -> str:
     if "NEGATE" in names:
         return "q"
     options = list(
-        chain.from_iterable([chr(arg)] if str(op) == "LITERAL" else [chr(arg[0]), chr(arg[1])] if str(op) == "RANGE" else ["5"] for op, arg in items)
+        chain.from_iterable(
+            [chr(arg)] if str(op) == "LITERAL" else [chr(arg[0]), chr(arg[1])] if str(op) == "RANGE" else ["5"] for op, arg in items
+        )
     )
     return choice.choice(options)
 

@@ -31,13 +31,13 @@ def cut(raw: bytes, at: list[int]) -> list[bytes]:
     return [raw[start:end] for start, end in zip([0, *marks], [*marks, len(raw)], strict=True)]
 
 
-@settings(max_examples=1500)
+@settings(max_examples=1500, deadline=None)
 @given(STREAMS, st.lists(st.integers(0, 160), max_size=12))
 def test_any_split_gives_the_same_events_and_the_same_fault(raw, at):
     assert outcome(cut(raw, at)) == outcome([raw])
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(STREAMS)
 def test_byte_by_byte_is_no_different(raw):
     assert outcome([raw[at : at + 1] for at in range(len(raw))]) == outcome([raw])
@@ -47,7 +47,7 @@ DATA = st.text(st.characters(exclude_characters="\r", exclude_categories=["Cs"])
 NAMES = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=10).map(str.encode)
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(st.lists(st.tuples(DATA, NAMES), max_size=8), st.lists(st.integers(0, 600), max_size=8))
 def test_what_is_written_is_read_again(events, at):
     raw = b"".join(write_event(data, name) for data, name in events)

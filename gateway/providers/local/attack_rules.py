@@ -9,29 +9,47 @@ from __future__ import annotations
 
 import re2
 
-LONGEST = 160
+LONGEST = 200
 
+_WORD = r"[a-z']{1,12}\s"
+_DROP = (
+    r"\b(?:ignor(?:e|ing)|disregard|forget|override|bypass|skip)\s(?:" + _WORD + r"){0,4}?"
+    r"(?:previous|prior|above|earlier|preceding|former|initial|original|system|existing|past)\s(?:" + _WORD + r"){0,2}?"
+    r"(?:instruction|prompt|directive|guideline|rule|programming|command|order)s?\b"
+)
+_DROP_YOURS = (
+    r"\b(?:ignore|disregard|forget|override|bypass)\s(?:all\s|any\s)?(?:of\s)?your\s(?:" + _WORD + r"){0,2}?"
+    r"(?:instructions|rules|guidelines|programming|training|directives|restrictions|filters)\b"
+)
+_SHOW = (
+    r"\b(?:reveal|print|show|repeat|output|display|leak|disclose|expose|tell|give|share)\s"
+    r"(?:" + _WORD + r"){0,3}?your\s(?:" + _WORD + r"){0,2}?"
+    r"(?:(?:system|initial|hidden|secret|original|confidential)\s(?:" + _WORD + r")?(?:prompt|instructions?|message)|prompt\b)"
+)
+_CHARACTER = (
+    r"\bdo anything now\b|\byou are (?:now )?(?:going to (?:be|act as) )?dan\b|"
+    r"\b(?:stay|act|respond|answer) (?:in character )?as dan\b|\[🔓? ?jailbreak(?:ed)?\]"
+)
+_MODE = (
+    r"\b(?:enter|activate|switch to|you are (?:now )?in|simulate|act as if in)\s(?:" + _WORD + r"){0,2}?"
+    r"(?:developer|dan|god|jailbreak|unrestricted|unfiltered)\smode\b"
+)
+_NO_LIMITS = (
+    r"\b(?:you|answer|respond|reply|act)\s(?:" + _WORD + r"){0,6}?(?:without|no|free of|free from)\s(?:" + _WORD + r"){0,2}?"
+    r"(?:ethical|moral|content|safety)\s(?:" + _WORD + r"){0,2}?(?:guidelines|restrictions|filters?|policies|constraints|limits)\b"
+)
+_DELIMITER = (
+    r"<\|(?:im_start|im_end|im_sep|endoftext|system|assistant|user|start_header_id|eot_id)\|>|\[/?inst\]|<</?sys>>|"
+    r"\n\s{0,4}#{2,4}\s?(?:system|new instructions?)\s?:"
+)
 _RULES: tuple[tuple[str, str], ...] = (
-    (
-        "drop_instructions",
-        r"\b(?:ignor(?:e|ing)|disregard|forget|override|bypass|skip)\s(?:[a-z']{1,12}\s){0,4}?"
-        r"(?:previous|prior|above|earlier|preceding|former|initial|original|system|existing|past)\s(?:[a-z']{1,12}\s){0,2}?"
-        r"(?:instruction|prompt|directive|guideline|rule|programming|command|order)s?\b",
-    ),
-    ("drop_your_rules", r"\b(?:ignore|disregard|forget|override|bypass)\s(?:all\s|any\s)?(?:of\s)?your\s(?:[a-z']{1,12}\s){0,2}?(?:instructions|rules|guidelines|programming|training|directives|restrictions|filters)\b"),
-    (
-        "show_prompt",
-        r"\b(?:reveal|print|show|repeat|output|display|leak|disclose|expose|tell|give|share)\s(?:[a-z']{1,12}\s){0,3}?"
-        r"your\s(?:[a-z']{1,12}\s){0,2}?(?:(?:system|initial|hidden|secret|original|confidential)\s(?:[a-z']{1,12}\s)?(?:prompt|instructions?|message)|prompt\b)",
-    ),
-    ("jailbreak_character", r"\bdo anything now\b|\byou are (?:now )?(?:going to (?:be|act as) )?dan\b|\b(?:stay|act|respond|answer) (?:in character )?as dan\b|\[🔓? ?jailbreak(?:ed)?\]"),
-    ("mode_switch", r"\b(?:enter|activate|switch to|you are (?:now )?in|simulate|act as if in)\s(?:[a-z']{1,12}\s){0,2}?(?:developer|dan|god|jailbreak|unrestricted|unfiltered)\smode\b"),
-    (
-        "no_limits",
-        r"\b(?:you|answer|respond|reply|act)\s(?:[a-z']{1,12}\s){0,8}?(?:without|no|free of|free from)\s(?:[a-z']{1,12}\s){0,2}?"
-        r"(?:ethical|moral|content|safety)\s(?:[a-z']{1,12}\s){0,2}?(?:guidelines|restrictions|filters?|policies|constraints|limits|limitations)\b",
-    ),
-    ("forged_delimiter", r"<\|(?:im_start|im_end|im_sep|endoftext|system|assistant|user|start_header_id|eot_id)\|>|\[/?inst\]|<</?sys>>|(?:^|\n)\s{0,4}#{2,4}\s?(?:system|new instructions?)\s?:"),
+    ("drop_instructions", _DROP),
+    ("drop_your_rules", _DROP_YOURS),
+    ("show_prompt", _SHOW),
+    ("jailbreak_character", _CHARACTER),
+    ("mode_switch", _MODE),
+    ("no_limits", _NO_LIMITS),
+    ("forged_delimiter", _DELIMITER),
 )
 
 
@@ -49,5 +67,5 @@ class AttackRules:
         self._set.Compile()
 
     def found(self, text: str) -> tuple[str, ...]:
-        """Return the names of the rules that `text` matches, in list order."""
+        """Return the names of the rules that `text` matches, in list order. A heading counts after a line break only."""
         return tuple(self._names[index] for index in sorted(self._set.Match(text) or ()))

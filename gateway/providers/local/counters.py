@@ -1,7 +1,7 @@
 """Limits in this process's memory: exact for one process, bounded in size.
 
-An account is forgotten only when forgetting it changes no decision; when every slot is taken by one that still limits, new subjects
-are refused rather than old ones let loose.
+An account is forgotten only when forgetting it changes no decision; when every place is taken by one that still limits, new
+subjects are refused rather than old ones let loose.
 """
 
 from __future__ import annotations
@@ -10,48 +10,67 @@ from collections import OrderedDict
 
 from gateway.evidence import Lease
 from gateway.limits import reservation
-from gateway.limits.reservation import Account, Charge
+from gateway.limits.reservation import Account, Charge, micros
 from gateway.refusals import OVERLOADED, Refusal
 
 MAX_ACCOUNTS = 100_000
 _LOOKED_AT = 16  # accounts considered for forgetting by one newcomer
 
+Key = tuple[str, ...]  # (tenant, subject, tier), or (tenant,) for the tenant's own account
+
 
 class MemoryCounters:
-    """`ports.CounterStore` over a bounded map of accounts."""
+    """`ports.CounterStore` over a bounded map of accounts. No call of it ever waits, so each is atomic."""
 
     def __init__(self, capacity: int = MAX_ACCOUNTS) -> None:
-        self._accounts: OrderedDict[tuple[str, str, str], Account] = OrderedDict()
+        self._accounts: OrderedDict[Key, Account] = OrderedDict()
         self._capacity = capacity
 
     def __len__(self) -> int:
         return len(self._accounts)
 
     async def reserve(self, charge: Charge, now_s: float) -> Lease:
-        account = self._accounts.get(charge.key)
-        if account is None:
-            account = self._admit(charge.key, now_s)
-        self._accounts.move_to_end(charge.key)
-        return reservation.reserve(account, charge, now_s)
+        return self.reserve_now(charge, now_s)
+
+    def reserve_now(self, charge: Charge, now_s: float) -> Lease:
+        """Do what `reserve` promises, at once."""
+        accounts = [self._account(charge.key, charge, now_s)]
+        if charge.tenant_numbers is not None:
+            accounts.append(self._account((charge.tenant,), charge, now_s))
+        return reservation.reserve(accounts, charge, now_s)
 
     async def settle(self, lease: Lease, tokens: int, now_s: float) -> None:
-        account = self._accounts.get((lease.keys[0], lease.keys[1], lease.keys[2]))
-        if account is not None:
-            reservation.settle(account, lease, tokens, now_s)
+        for key in (lease.keys, lease.keys[:1]):
+            account = self._accounts.get(key)
+            if account is not None:
+                reservation.settle(account, lease.id, tokens, now_s)
 
     def held(self) -> int:
-        """Return how many leases are held now."""
-        return sum(len(account.leases) for account in self._accounts.values())
+        """Return how many leases subjects hold now."""
+        return sum(len(account.slots) for key, account in self._accounts.items() if len(key) > 1)
 
     async def aclose(self) -> None:
         """Nothing to close."""
 
-    def _admit(self, key: tuple[str, str, str], now_s: float) -> Account:
+    def _account(self, key: Key, charge: Charge, now_s: float) -> Account:
+        account = self._accounts.get(key)
+        if account is not None:
+            self._accounts.move_to_end(key)
+            return account
         if len(self._accounts) >= self._capacity:
-            oldest = [k for k, _ in zip(self._accounts, range(_LOOKED_AT), strict=False)]
-            idle = next((k for k in oldest if self._accounts[k].idle(now_s)), None)
-            if idle is None:
-                raise Refusal(OVERLOADED, retry_after_s=1.0, detail="limit accounts")
-            del self._accounts[idle]
+            self._forget_one(micros(now_s), charge.day, charge.key)
         account = self._accounts[key] = Account()
         return account
+
+    def _forget_one(self, now_us: int, day: int, wanted: Key) -> None:
+        """Make room, but not at the cost of `wanted`, which is about to be charged.
+
+        Raises `Refusal` when none of those looked at may be forgotten; the next newcomer looks at others.
+        """
+        for _ in range(min(_LOOKED_AT, len(self._accounts))):
+            key, account = next(iter(self._accounts.items()))
+            if key != wanted and account.idle(now_us, day):
+                del self._accounts[key]
+                return
+            self._accounts.move_to_end(key)
+        raise Refusal(OVERLOADED, retry_after_s=1.0, detail="limit accounts")

@@ -79,7 +79,8 @@ def load(folder: Path = WEIGHTS) -> Weights:
     with np.load(folder / "moderation.npz", allow_pickle=False) as tables:
         arrays = {name: tables[name] for name in tables.files}
     points = {
-        reading: (np.array(both["short"], dtype=np.float64), np.array(both["long"], dtype=np.float64)) for reading, both in card["points"].items()
+        reading: (np.array(both["short"], dtype=np.float64), np.array(both["long"], dtype=np.float64))
+        for reading, both in card["points"].items()
     }
     return Weights(
         version=card["version"], word=arrays["word"], gram=arrays["gram"], pair=arrays["pair"], word_by=arrays["word_by"],
@@ -166,7 +167,7 @@ class LinearModerator:
 
 
 class LinearSession:
-    """One text on its way. Holds at most 512 running sums and 160 characters."""
+    """One text on its way. Holds at most 512 running sums and 200 characters."""
 
     def __init__(self, model: LinearModerator, role: Role) -> None:
         self._model = model
@@ -177,7 +178,7 @@ class LinearSession:
         self._sums: Int64s = np.zeros((1, len(HEADS)), dtype=np.int64)  # of the last LONG words and the word before them
         self._count = 0
         self._best = np.full(len(HEADS), -50.0)
-        self._tail = ""
+        self._tail = "\n"
         self._ruled = False
 
     def feed(self, words: str) -> dict[str, float]:
@@ -185,7 +186,7 @@ class LinearSession:
         if not self._streams and not self._ruled:
             seen = self._tail + words
             self._ruled = bool(self._model.rules.found(seen))
-            self._tail = seen[-LONGEST:]
+            self._tail = _from_space(seen[-LONGEST:]) if len(seen) > LONGEST else seen
         found = features.words(words)
         for at in range(0, len(found), 4096):  # memory stays flat on a text of any size
             self._add(found[at : at + 4096])
@@ -230,6 +231,11 @@ class LinearSession:
         if self._ruled:
             scores[ATTACK] = max(scores[ATTACK], RULE_SCORE)
         return dict(zip(HEADS, scores, strict=True))
+
+
+def _from_space(text: str) -> str:
+    """Drop what comes before the first white space: a cut inside a word could look like the beginning of one."""
+    return next((text[at:] for at, character in enumerate(text) if character.isspace()), "")
 
 
 def _sigmoid(value: float) -> float:

@@ -30,7 +30,7 @@ UInt32s = NDArray[np.uint32]
 # One character class, no alternation and nothing after it: a single pass, whatever the input. The cut bounds one word's work.
 _ASCII_WORDS = re.compile(r"[a-z0-9']{1,24}")
 _WORDS = re.compile(r"(?:[^\W_]|'){1,24}")
-_APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "`": "'"})
+_APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'"})
 
 
 def words(text: str) -> list[str]:

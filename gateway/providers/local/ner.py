@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import msgspec
 
 from gateway.content.language import language
+from gateway.content.views import View, canonical
 from gateway.evidence import Span
 from gateway.ports import InspectorUnavailable
 
@@ -38,13 +39,17 @@ _POSSESSIVE = re.compile(r"(?:'s|\u2019s|s'|s\u2019)$")
 _TITLE = re.compile(r"^(?:Mr|Mrs|Ms|Miss|Dr|Prof|Sir|Hon|Judge|President|Senator|Dear|Hi|Hello|Hey|Thanks|the|The)\.?\s+")
 _FORBIDDEN = re.compile(r"[@/_=<>{}\[\]\\|#]|https?:|\d{2}")
 _COMMON = frozenset(
-    """hi hello hey dear thanks thank please re fw fwd cc bcc subject sent from to date phone email fax mobile address ssn mrn id api key token ip mac
-    user admin login password session error warning info debug null none true false yes no ok monday tuesday wednesday thursday friday saturday sunday
-    january february march april may june july august september october november december today tomorrow yesterday christmas easter god lord jesus bible
-    python java javascript linux windows android ios excel word google bing chatgpt gpt openai json xml html css sql http https url internet
-    earth moon sun mars north south east west lol omg btw imo ps faq tv pc dna rna covid hiv nba nfl mlb nhl ai ml
-    plaintiff defendant counsel court witness patient doctor nurse mom dad mum grandma grandpa sir madam""".split()
-)  # fmt: skip
+    """
+    hi hello hey dear thanks thank please re fw fwd cc bcc subject sent from to date phone email fax mobile address ssn mrn id api
+    key token ip mac user admin login password session error warning info debug null none true false yes no ok monday tuesday
+    wednesday thursday friday saturday sunday january february march april may june july august september october november
+    december today tomorrow yesterday christmas easter god lord jesus bible python java javascript linux windows android ios excel
+    word google bing chatgpt gpt openai json xml html css sql http https url internet earth moon sun mars north south east west
+    lol omg btw imo ps faq tv pc dna rna covid hiv nba nfl mlb nhl ai ml kindest regards best cheers sincerely respectfully altho
+    idk dude disco yours truly firefox chrome wikipedia plaintiff defendant counsel court witness patient doctor nurse mom dad mum
+    grandma grandpa sir madam
+    """.split()
+)
 
 
 class NerRecognizer(Protocol):
@@ -91,7 +96,7 @@ def tidy(text: str, start: int, end: int, kind: str) -> tuple[int, int] | None:
     words = value.split()
     if _FORBIDDEN.search(value) or len(words) > 6 or all(word.strip(_EDGES).lower() in _COMMON for word in words):
         return None
-    if kind == "PERSON" and (len(words) == 1 and (value.isupper() or len(value) < 3) or any(c.isdigit() for c in value)):
+    if kind == "PERSON" and ((len(words) == 1 and (value.isupper() or len(value) < 3)) or any(c.isdigit() for c in value)):
         return None
     return start, end
 
@@ -239,7 +244,8 @@ class NerPool:
         remaining = deadline_s - time.monotonic()
         if remaining <= 0:
             raise InspectorUnavailable("ner deadline")
-        payload = msgspec.msgpack.encode([texts[at].encode("utf-8", "replace").decode() for at in chosen])
+        views = [canonical(texts[at]) for at in chosen]
+        payload = msgspec.msgpack.encode([view.text.encode("utf-8", "replace").decode() for view in views])
         self._pending += 1
         job: Future[bytes] = self._threads.submit(self._run, payload, deadline_s)
         loop = asyncio.get_running_loop()
@@ -248,17 +254,17 @@ class NerPool:
             answer = await asyncio.wait_for(asyncio.wrap_future(job), remaining)
         except TimeoutError:
             raise InspectorUnavailable("ner deadline") from None
-        for at, found in zip(chosen, msgspec.msgpack.decode(answer, type=list[list[tuple[int, int, str]]]), strict=True):
-            spans[at] = self._tidied(texts[at], found)
+        for at, view, found in zip(chosen, views, msgspec.msgpack.decode(answer, type=list[list[tuple[int, int, str]]]), strict=True):
+            spans[at] = self._tidied(view, found)
         return spans
 
-    def _tidied(self, text: str, found: list[tuple[int, int, str]]) -> list[Span]:
+    def _tidied(self, view: View, found: list[tuple[int, int, str]]) -> list[Span]:
         spans: list[Span] = []
         for start, end, label in found:
             kind = _LABELS[label]
-            kept = tidy(text, start, end, kind) if kind in self._kinds else None
+            kept = tidy(view.text, start, end, kind) if kind in self._kinds else None
             if kept is not None:
-                spans.append(Span(kept[0], kept[1], kind, _SCORES[kind], self.name))
+                spans.append(Span(*view.original(*kept), kind, _SCORES[kind], self.name))
         return spans
 
     def _done(self) -> None:

@@ -48,9 +48,14 @@ class PatternScanner:
     def __init__(self, *, urls: bool = False, dates: bool = False, set_memory: int = 32 << 20) -> None:
         self._long = (secrets.PrivateKey(), secrets.SignedToken())
         self._recognizers: tuple[Recognizer, ...] = (
-            *network.recognizers(urls=urls), numbers.Numbers(), *identifiers.recognizers(), *labelled.recognizers(dates=dates),
-            *addresses.recognizers(), *secrets.recognizers(), *credentials.recognizers(),
-        )  # fmt: skip
+            *network.recognizers(urls=urls),
+            numbers.Numbers(),
+            *identifiers.recognizers(),
+            *labelled.recognizers(dates=dates),
+            *addresses.recognizers(),
+            *secrets.recognizers(),
+            *credentials.recognizers(),
+        )
         options = re2.Options()
         options.log_errors = False
         options.max_mem = set_memory

@@ -23,7 +23,9 @@ def dropped(jwk: dict[str, Any], algorithms: frozenset[str] = ALGORITHMS) -> str
     return reason
 
 
-@pytest.mark.parametrize("members", [{}, {"use": None}, {"key_ops": ["verify"]}, {"key_ops": ["sign", "verify"]}, {"alg": "RS256"}, {"x5c": ["MII"]}])
+@pytest.mark.parametrize(
+    "members", [{}, {"use": None}, {"key_ops": ["verify"]}, {"key_ops": ["sign", "verify"]}, {"alg": "RS256"}, {"x5c": ["MII"]}]
+)
 def test_admitted(members: dict[str, Any]) -> None:
     keyset = admit_members([public_jwk(rsa_key(), "k", **members)], ["RS256"])
     assert set(keyset.keys) == {"k"} and set(keyset.keys["k"].by_algorithm) == {"RS256"}

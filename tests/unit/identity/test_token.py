@@ -387,6 +387,8 @@ KUBERNETES_ATTACKS: list[tuple[str, dict[str, Any], Step]] = [
     ("no audience", {"aud": []}, Step.AUDIENCE),
     ("sub of another account", {"sub": "system:serviceaccount:kube-system:admin"}, Step.SUBJECT),
     ("unbound", {"kubernetes.io": None}, Step.SUBJECT),
+    ("bound claim a string", {"kubernetes.io": "prod"}, Step.SUBJECT),
+    ("account a string", {"kubernetes.io": {"namespace": "prod", "serviceaccount": "caller"}}, Step.SUBJECT),
     ("bound to nothing", {"kubernetes.io": {"namespace": "prod"}}, Step.SUBJECT),
     ("namespace with a slash", {"kubernetes.io": {"namespace": "a/b", "serviceaccount": {"name": "c"}}}, Step.SUBJECT),
 ]

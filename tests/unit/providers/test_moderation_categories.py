@@ -29,7 +29,10 @@ def test_an_attack_is_named_by_who_speaks(role: str, name: str) -> None:
     assert [key for key, flag in flags.items() if flag] == [name]
 
 
-@pytest.mark.parametrize(("score", "exact", "folded"), [(0.0, 0, 0), (0.2, 1, 0), (0.3, 2, 2), (0.49, 3, 2), (0.5, 4, 4), (0.74, 5, 4), (0.76, 6, 6), (1.0, 7, 6)])
+@pytest.mark.parametrize(
+    ("score", "exact", "folded"),
+    [(0.0, 0, 0), (0.2, 1, 0), (0.3, 2, 2), (0.49, 3, 2), (0.5, 4, 4), (0.74, 5, 4), (0.76, 6, 6), (1.0, 7, 6)],
+)
 def test_severity(score: float, exact: int, folded: int) -> None:
     assert severity(score) == exact
     assert folded_severity(score) == folded

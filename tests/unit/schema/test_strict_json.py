@@ -103,3 +103,10 @@ def test_documents_in_strings_follow_the_same_rules(text: str) -> None:
 @pytest.mark.parametrize(("text", "value"), [("1", 1), ('"a"', "a"), ("[]", []), ('{"a":null}', {"a": None}), ("null", None)])
 def test_documents_may_be_of_any_type(text: str, value: object) -> None:
     assert strict_json.parse_document(text) == value
+
+
+def test_what_costs_more_than_its_size_is_bounded() -> None:
+    assert reason(b'{"a":[' + b"{}," * 70_000 + b"1]}", max_bytes=1_000_000) == "containers"
+    assert reason(('{"' + "\ufdfa" * 20_000 + '":1}').encode(), max_bytes=1_000_000) == "key"
+    many = {f"\u00e9{number}": 1 for number in range(5_000)}
+    assert reason(json.dumps(many, ensure_ascii=False).encode(), max_bytes=1_000_000) == "key"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.upstream.breaker import Breaker, BreakerRules, Outcome, State
@@ -155,6 +155,7 @@ def test_ordinary_calls_keep_their_ticket_through_a_good_start():
     assert breaker.good_start(ticket, 0.1) is ticket
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32))
 def test_never_two_live_probes_and_never_wedged(seed):
     chance = random.Random(seed)

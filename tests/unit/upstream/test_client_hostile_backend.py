@@ -169,9 +169,12 @@ async def test_bytes_still_unread_in_the_kernel_are_seen_before_a_connection_is_
     listener = socket.create_server(("127.0.0.1", 0))
     first_done, poisoned = threading.Event(), threading.Event()
 
+    accepted: list[socket.socket] = []
+
     def serve() -> None:
         for number in range(2):
             sock, _ = listener.accept()
+            accepted.append(sock)
             sock.recv(65536)
             sock.sendall(OK)
             if number == 0:
@@ -188,15 +191,19 @@ async def test_bytes_still_unread_in_the_kernel_are_seen_before_a_connection_is_
     assert await exchange(client) == OK_BODY
     await client.aclose()
     thread.join(5)
-    listener.close()
+    for sock in (*accepted, listener):
+        sock.close()
 
 
 async def test_an_early_answer_to_a_half_sent_request_does_not_leave_the_rest_for_the_next_one():
+    ended = asyncio.Event()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 413 X\r\ncontent-length: 2\r\n\r\n{}")
         await asyncio.sleep(0.1)
         writer.transport.abort()
+        ended.set()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1024)
     client = BackendClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
@@ -204,6 +211,8 @@ async def test_an_early_answer_to_a_half_sent_request_does_not_leave_the_rest_fo
     assert response.status == 413
     assert "0 idle" in repr(client.pool)
     await client.aclose()
+    await ended.wait()
+    await asyncio.sleep(0)
     server.close()
 
 

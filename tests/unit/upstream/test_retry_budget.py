@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.upstream.retry import BudgetRules, RetryBudget
@@ -34,6 +34,7 @@ def test_good_times_save_up_no_storm():
     assert repeats <= 20
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), max_size=400), st.floats(0.01, 0.5), st.floats(1, 20), st.floats(0, 5))
 def test_repeats_never_exceed_the_ratio_or_the_loan(wishes, ratio, cap, loan):
     budget = RetryBudget(BudgetRules(ratio=ratio, cap=cap, loan=loan))

@@ -14,8 +14,10 @@ from gateway.providers.local.recognizers.base import SECRET_RANK, Check, Reading
 from gateway.providers.local.recognizers.secrets import entropy
 
 _STRONG = (
-    "pass(?:word|wd|phrase|code|wort)?s?|pwd?|passwd|contrase.a|mot de passe|wachtwoord|kennwort|senha|haslo|secret|token|api[ _-]?key|access[ _-]?key|"
-    "auth(?:entication|orization|enticity)?(?:[ _-]?(?:key|token))?|credentials?|private[ _-]?key|client[ _-]?secret|account[ _-]?key|shared[ _-]?access[ _-]?(?:key|signature)|"
+    "pass(?:word|wd|phrase|code|wort)?s?|pwd?|passwd|contrase.a|mot de passe|wachtwoord|kennwort|senha|haslo|secret|token|"
+    "api[ _-]?key|access[ _-]?key|"
+    "auth(?:entication|orization|enticity)?(?:[ _-]?(?:key|token))?|credentials?|private[ _-]?key|client[ _-]?secret|"
+    "account[ _-]?key|shared[ _-]?access[ _-]?(?:key|signature)|"
     "signing[ _-]?key|encryption[ _-]?key|secret[ _-]?key|bearer|nonce|salt|[a-z]*key"
 )
 _TAIL = r"[A-Za-z0-9]{0,12}(?:[._-][A-Za-z0-9]{1,16}){0,2}"
@@ -28,9 +30,12 @@ _QUOTED = r"[^\s\"'`\\<>]{4,256}"
 _BARE = r"[^\s\"'`<>,;(){}\[\]|&\\]{6,256}"
 
 _WORD = re.compile(rb"[A-Za-z]+|[a-z]+(?:[_-][a-z]+)+|[A-Z]+(?:_[A-Z]+)+")
-_PATH = re.compile(rb"(?:[A-Za-z_][\w]*(?:\.|->|::|/)){1,}[A-Za-z_]\w*\(?\)?;?|[A-Za-z_]\w*\(.*|/[\w./-]+|[a-z]+://.*|\$?\{?\{?[\w.]+\}?\}?")
+_PATH = re.compile(
+    rb"(?:[A-Za-z_][\w]*(?:\.|->|::|/)){1,}[A-Za-z_]\w*\(?\)?;?|[A-Za-z_]\w*\(.*|/[\w./-]+|[a-z]+://.*|\$?\{?\{?[\w.]+\}?\}?"
+)
 _FILLER = re.compile(
-    rb"(?i)x{4}|\*{3}|\.{3}|^\$\{|^\$\(|^\{\{|^%\(|^<|^\[|example|placeholder|your|change_?me|redacted|dummy|^(?:none|null|nil|true|false|undefined|"
+    rb"(?i)x{4}|\*{3}|\.{3}|^\$\{|^\$\(|^\{\{|^%\(|^<|^\[|example|placeholder|your|change_?me|redacted|dummy|^(?:none|null|nil|"
+    rb"true|false|undefined|"
     rb"string|required|optional|default|todo|password|secret|token|process\.env|os\.environ|getenv).{0,12}$|^12345|^0+$|^(.)\1+$"
 )
 _KINDS = re.compile(rb"[a-z]"), re.compile(rb"[A-Z]"), re.compile(rb"[0-9]"), re.compile(rb"[^0-9A-Za-z]")
@@ -42,7 +47,10 @@ def _kinds(value: bytes) -> int:
 
 
 # Words that merely contain a keyword.
-_INNOCENT = re.compile(rb"passport|passenger|passag|compass|bypass|passed|passing|author(?!i[sz])|keyboard|keyword|monkey|turkey|tokeni|public[ _-]?key|pwdump|mask")
+_INNOCENT = re.compile(
+    rb"passport|passenger|passag|compass|bypass|passed|passing|author(?!i[sz])|keyboard|keyword|monkey|turkey|tokeni|"
+    rb"public[ _-]?key|pwdump|mask"
+)
 _HUMPS = re.compile(rb"[A-Z]?[a-z]+|[A-Z]+")
 
 
@@ -68,7 +76,11 @@ def _chosen(*, quoted: bool, generated: bool) -> Check:
         path = _PATH.fullmatch(value)
         if path is not None and (not quoted or b"/" in value) and not re.search(rb"[0-9]", value):
             return False
-        return _kinds(value) >= (2 if quoted else 3) or (len(value) >= 12 and _generated(value)) or (_kinds(value) >= 2 and bool(_KINDS[2].search(value)))
+        return (
+            _kinds(value) >= (2 if quoted else 3)
+            or (len(value) >= 12 and _generated(value))
+            or (_kinds(value) >= 2 and bool(_KINDS[2].search(value)))
+        )
 
     return check
 
@@ -99,43 +111,177 @@ def _basic(reading: Reading, start: int, end: int) -> bool:
 
 
 _PASSWORDS = "pass(?:phrase|code|wort)?s?|pa?s{1,2}wo?r?ds?|pwd|pw|contrase.a|wachtwoord|kennwort|senha"
-_HEAD = r"(?i:(?:^|[^A-Za-z]|[a-z_]))"
+_END = r"(?:$|[\s\"'`<>,;(){}\[\]|&\\])"
+_NEAR = (
+    r"(?i)(?:pass|pwd?|secret|token|key|auth|cred|bearer|nonce|salt|contrase|wachtwoord|kennwort|senha|haslo)"
+    r"[\w .\"'`\]:-]{0,40}(?:[:=,]|->|is )"
+)
+
+
+def _secret(name: str, span: str, left: str, right: str, check: Check, trigger: str = "", score: float = 0.85) -> Rule:
+    return Rule(name, "SECRET", span, left=left, right=right, check=check, trigger=trigger, score=score, rank=SECRET_RANK)
 
 
 def recognizers() -> list[Recognizer]:
-    def secret(name: str, span: str, left: str, right: str, check: Check, trigger: str = "", score: float = 0.85) -> Rule:
-        return Rule(name, "SECRET", span, left=left, right=right, check=check, trigger=trigger, score=score, rank=SECRET_RANK)
+    return [*_passwords(), *_keys(), *_transported(), *_commanded()]
 
-    end = r"(?:$|[\s\"'`<>,;(){}\[\]|&\\])"
-    any_trigger = r"(?i)(?:pass|pwd?|secret|token|key|auth|cred|bearer|nonce|salt|contrase|wachtwoord|kennwort|senha|haslo)[\w .\"'`\]:-]{0,40}(?:[:=,]|->|is )"
+
+def _passwords() -> list[Rule]:
     return [
-        secret("password_quoted", _QUOTED, rf"(?i:{_PASSWORDS}){_TAIL}{_CLOSE}{_TYPED}{_ASSIGN}{_QUOTE}", r"(?:\\{0,3}[\"'`]|$)",
-               _chosen(quoted=True, generated=False), any_trigger),
-        secret("password_bare", _BARE, rf"(?i:{_PASSWORDS}){_TAIL}{_CLOSE}[ \t]{{0,2}}(?:=|:|->|=>)[ \t]{{0,2}}", end,
-               _chosen(quoted=False, generated=False), any_trigger, 0.8),
-        secret("password_prose", _BARE, rf"(?i:\b(?:{_PASSWORDS}|pin)(?: (?:for|to) [a-z]{{2,12}})? (?:is|was|ist|es|est)[ :]{{1,2}})[\"'`]?", r"(?:$|[\s\"'`<>,;)])",
-               _chosen(quoted=False, generated=False), any_trigger, 0.75),
-        secret("password_literal", _QUOTED, rf"(?i:{_PASSWORDS})[ ]{{1,2}}{_QUOTE}", r"(?:\\{0,3}[\"'`]|$)",
-               _chosen(quoted=True, generated=False), r"(?i)(?:pass|pwd|wd)[a-z]{0,8} {1,2}\\?[\"'`]"),
-        secret("keyed_quoted", _QUOTED, rf"(?i:{_STRONG}){_TAIL}{_CLOSE}{_TYPED}{_ASSIGN}{_QUOTE}", r"(?:\\{0,3}[\"'`]|$)",
-               _chosen(quoted=True, generated=True), any_trigger),
-        secret("keyed_bare", _BARE, rf"(?i:{_STRONG}){_TAIL}{_CLOSE}[ \t]{{0,2}}(?:=|:|->|=>)[ \t]{{0,2}}", end,
-               _chosen(quoted=False, generated=True), any_trigger, 0.8),
-        secret("keyed_prose", r"[0-9A-Za-z_+/=.-]{14,256}", rf"(?i:\b(?:{_STRONG})(?: is)?[ ]{{1,2}})[\"'`]?", r"(?:$|[\s\"'`<>,;)])",
-               _chosen(quoted=False, generated=True), r"(?i)(?:secret|token|key|bearer)(?: is)? {1,2}[\"'`]?[0-9A-Za-z_+/=.-]{14}", 0.75),
-        secret("url_password", r"[^\s:@/\"'`<>]{3,128}", r"[A-Za-z][A-Za-z0-9+.-]{1,15}://[^\s/:@\"'`<>]{0,40}(?:@[a-z0-9.]{3,20})?:", "@", _userinfo,
-               r"://[^\s/\"'`<>]{0,40}:[^\s\"'`<>]{0,60}@", 0.95),
-        secret("basic_auth", r"[0-9A-Za-z+/_-]{6,400}={0,2}", r"(?i:\bbasic[ ]{1,2})", end + "|:", _basic, r"(?i)\bbasic {1,2}[0-9A-Za-z+/_-]{6}", 0.9),
-        secret("bearer_auth", r"[0-9A-Za-z+/_.~-]{10,500}={0,2}", r"(?i:\b(?:bearer|token|apikey)[ :]{1,2})", end, _chosen(quoted=False, generated=True),
-               r"(?i)\b(?:bearer|token|apikey)[ :]{1,2}[0-9A-Za-z]", 0.9),
-        secret("auth_header", r"[0-9A-Za-z+/_.=~:-]{10,400}", r"(?i:(?:authorization|x-api-key|x-auth-token|private-token)[\"']?[ ]?[:=][ ]?[\"']?)", end,
-               _chosen(quoted=False, generated=True), r"(?i)(?:authorization|x-api-key|x-auth-token|private-token)", 0.9),
-        secret("curl_user", r"[^\s\"'`:]{3,128}", r"(?:-u|--user)[ =]?[\"']?[^\s\"'`:]{0,40}[\"']?:[\"']?", r"(?:$|[\s\"'`])", _userinfo, r"(?:-u|--user)[ =]?[\"']?[^\s\"'`:]", 0.85),
-        secret("option", r"[^\s\"'`\\<>]{6,128}", r"(?i:-{1,2}[a-z0-9_-]{0,16}(?:password|passphrase|pass|token|secret|bearer|api-?key)[ =]{1,2})\\?[\"'`]?", r"(?:$|[\s\"'`\\])",
-               _chosen(quoted=True, generated=False), r"(?i)-(?:[a-z0-9-]{0,16}(?:pass|token|secret|bearer|key))", 0.85),
-        secret("sql", r"[^\s\"'`\\]{4,128}", r"(?i:identified by(?: password)?|with password|set password ?=|password\()[ ]?\\?[\"'`]?", r"(?:$|\\?[\s\"'`;])", _userinfo,
-               r"(?i)identified by|with password|set password|password\(", 0.95),
-        secret("connection_string", r"[0-9A-Za-z+/%_-]{20,200}={0,2}", r"(?i:(?:accountkey|sharedaccesskey|accesskey|primarykey|sig|signature|authkey)=)", "",
-               _base64_pair, r"(?i)(?:accountkey|sharedaccesskey|accesskey|primarykey|sig|signature|authkey)=", 0.95),
-        secret("connection_password", r"[^\s;\"']{4,128}", r"(?i:;[ ]?(?:pwd|password)=)[{]?", r"(?:$|[;\s\"'])", _userinfo, r"(?i);[ ]?(?:pwd|password)=", 0.95),
-    ]  # fmt: skip
+        _secret(
+            "password_quoted",
+            _QUOTED,
+            rf"(?i:{_PASSWORDS}){_TAIL}{_CLOSE}{_TYPED}{_ASSIGN}{_QUOTE}",
+            r"(?:\\{0,3}[\"'`]|$)",
+            _chosen(quoted=True, generated=False),
+            _NEAR,
+        ),
+        _secret(
+            "password_bare",
+            _BARE,
+            rf"(?i:{_PASSWORDS}){_TAIL}{_CLOSE}[ \t]{{0,2}}(?:=|:|->|=>)[ \t]{{0,2}}",
+            _END,
+            _chosen(quoted=False, generated=False),
+            _NEAR,
+            0.8,
+        ),
+        _secret(
+            "password_prose",
+            _BARE,
+            rf"(?i:\b(?:{_PASSWORDS}|pin)(?: (?:for|to) [a-z]{{2,12}})? (?:is|was|ist|es|est)[ :]{{1,2}})[\"'`]?",
+            r"(?:$|[\s\"'`<>,;)])",
+            _chosen(quoted=False, generated=False),
+            _NEAR,
+            0.75,
+        ),
+        _secret(
+            "password_literal",
+            _QUOTED,
+            rf"(?i:{_PASSWORDS})[ ]{{1,2}}{_QUOTE}",
+            r"(?:\\{0,3}[\"'`]|$)",
+            _chosen(quoted=True, generated=False),
+            r"(?i)(?:pass|pwd|wd)[a-z]{0,8} {1,2}\\?[\"'`]",
+        ),
+    ]
+
+
+def _keys() -> list[Rule]:
+    return [
+        _secret(
+            "keyed_quoted",
+            _QUOTED,
+            rf"(?i:{_STRONG}){_TAIL}{_CLOSE}{_TYPED}{_ASSIGN}{_QUOTE}",
+            r"(?:\\{0,3}[\"'`]|$)",
+            _chosen(quoted=True, generated=True),
+            _NEAR,
+        ),
+        _secret(
+            "keyed_bare",
+            _BARE,
+            rf"(?i:{_STRONG}){_TAIL}{_CLOSE}[ \t]{{0,2}}(?:=|:|->|=>)[ \t]{{0,2}}",
+            _END,
+            _chosen(quoted=False, generated=True),
+            _NEAR,
+            0.8,
+        ),
+        _secret(
+            "keyed_prose",
+            r"[0-9A-Za-z_+/=.-]{14,256}",
+            rf"(?i:\b(?:{_STRONG})(?: is)?[ ]{{1,2}})[\"'`]?",
+            r"(?:$|[\s\"'`<>,;)])",
+            _chosen(quoted=False, generated=True),
+            r"(?i)(?:secret|token|key|bearer)(?: is)? {1,2}[\"'`]?[0-9A-Za-z_+/=.-]{14}",
+            0.75,
+        ),
+    ]
+
+
+def _transported() -> list[Rule]:
+    return [
+        _secret(
+            "url_password",
+            r"[^\s:@/\"'`<>]{3,128}",
+            r"[A-Za-z][A-Za-z0-9+.-]{1,15}://[^\s/:@\"'`<>]{0,40}(?:@[a-z0-9.]{3,20})?:",
+            "@",
+            _userinfo,
+            r"://[^\s/\"'`<>]{0,40}:[^\s\"'`<>]{0,60}@",
+            0.95,
+        ),
+        _secret(
+            "basic_auth",
+            r"[0-9A-Za-z+/_-]{6,400}={0,2}",
+            r"(?i:\bbasic[ ]{1,2})",
+            _END + "|:",
+            _basic,
+            r"(?i)\bbasic {1,2}[0-9A-Za-z+/_-]{6}",
+            0.9,
+        ),
+        _secret(
+            "bearer_auth",
+            r"[0-9A-Za-z+/_.~-]{10,500}={0,2}",
+            r"(?i:\b(?:bearer|token|apikey)[ :]{1,2})",
+            _END,
+            _chosen(quoted=False, generated=True),
+            r"(?i)\b(?:bearer|token|apikey)[ :]{1,2}[0-9A-Za-z]",
+            0.9,
+        ),
+        _secret(
+            "auth_header",
+            r"[0-9A-Za-z+/_.=~:-]{10,400}",
+            r"(?i:(?:authorization|x-api-key|x-auth-token|private-token)[\"']?[ ]?[:=][ ]?[\"']?)",
+            _END,
+            _chosen(quoted=False, generated=True),
+            r"(?i)(?:authorization|x-api-key|x-auth-token|private-token)",
+            0.9,
+        ),
+    ]
+
+
+def _commanded() -> list[Rule]:
+    return [
+        _secret(
+            "curl_user",
+            r"[^\s\"'`:]{3,128}",
+            r"(?:-u|--user)[ =]?[\"']?[^\s\"'`:]{0,40}[\"']?:[\"']?",
+            r"(?:$|[\s\"'`])",
+            _userinfo,
+            r"(?:-u|--user)[ =]?[\"']?[^\s\"'`:]",
+            0.85,
+        ),
+        _secret(
+            "option",
+            r"[^\s\"'`\\<>]{6,128}",
+            r"(?i:-{1,2}[a-z0-9_-]{0,16}(?:password|passphrase|pass|token|secret|bearer|api-?key)[ =]{1,2})\\?[\"'`]?",
+            r"(?:$|[\s\"'`\\])",
+            _chosen(quoted=True, generated=False),
+            r"(?i)-(?:[a-z0-9-]{0,16}(?:pass|token|secret|bearer|key))",
+            0.85,
+        ),
+        _secret(
+            "sql",
+            r"[^\s\"'`\\]{4,128}",
+            r"(?i:identified by(?: password)?|with password|set password ?=|password\()[ ]?\\?[\"'`]?",
+            r"(?:$|\\?[\s\"'`;])",
+            _userinfo,
+            r"(?i)identified by|with password|set password|password\(",
+            0.95,
+        ),
+        _secret(
+            "connection_string",
+            r"[0-9A-Za-z+/%_-]{20,200}={0,2}",
+            r"(?i:(?:accountkey|sharedaccesskey|accesskey|primarykey|sig|signature|authkey)=)",
+            "",
+            _base64_pair,
+            r"(?i)(?:accountkey|sharedaccesskey|accesskey|primarykey|sig|signature|authkey)=",
+            0.95,
+        ),
+        _secret(
+            "connection_password",
+            r"[^\s;\"']{4,128}",
+            r"(?i:;[ ]?(?:pwd|password)=)[{]?",
+            r"(?:$|[;\s\"'])",
+            _userinfo,
+            r"(?i);[ ]?(?:pwd|password)=",
+            0.95,
+        ),
+    ]

@@ -16,14 +16,28 @@ _IBAN_LENGTHS: Mapping[str, int] = MappingProxyType(
     {
         code: size
         for size, codes in {
-            15: "NO", 16: "BE", 18: "DK FO FI GL NL SD", 19: "MK SI", 20: "AT BA EE KZ LT LU MN XK", 21: "CH HR LI LV",
-            22: "BG BH CR DE GB GE IE ME RS VA", 23: "AE GI IL IQ OM SO TL", 24: "AD CZ ES MD PK RO SA SE SK TN VG", 25: "LY PT ST",
-            26: "IS TR", 27: "BI DJ FR GR IT MC MR SM", 28: "AL AZ BY CY DO GT HU LB NI PL SV", 29: "BR EG PS QA UA", 30: "JO KW MU YE",
-            31: "MT SC", 32: "LC", 33: "RU",
+            15: "NO",
+            16: "BE",
+            18: "DK FO FI GL NL SD",
+            19: "MK SI",
+            20: "AT BA EE KZ LT LU MN XK",
+            21: "CH HR LI LV",
+            22: "BG BH CR DE GB GE IE ME RS VA",
+            23: "AE GI IL IQ OM SO TL",
+            24: "AD CZ ES MD PK RO SA SE SK TN VG",
+            25: "LY PT ST",
+            26: "IS TR",
+            27: "BI DJ FR GR IT MC MR SM",
+            28: "AL AZ BY CY DO GT HU LB NI PL SV",
+            29: "BR EG PS QA UA",
+            30: "JO KW MU YE",
+            31: "MT SC",
+            32: "LC",
+            33: "RU",
         }.items()
         for code in codes.split()
     }
-)  # fmt: skip
+)
 _IBAN_HEAD = compiled(r"\b([A-Za-z]{2}[0-9]{2})(?:[ -]{0,2}[0-9A-Za-z])")
 
 
@@ -86,17 +100,80 @@ def _nric(text: str) -> bool:
 
 
 def recognizers() -> list[Recognizer]:
+    return [Iban(), *_southern(), *_others()]
+
+
+def _southern() -> list[Rule]:
     return [
-        Iban(),
-        Rule("es_nif", "ES_NIF", "[0-9]{8}[ -]?[A-HJ-NP-TV-Za-hj-np-tv-z]", left=_EDGE, right=_EDGE, rank=PROVEN, check=_by(es_nif.is_valid), phrase=True),
-        Rule("es_nie", "ES_NIE", "[XYZxyz]-?[0-9]{7}-?[A-HJ-NP-TV-Za-hj-np-tv-z]", left=_EDGE, right=_EDGE, rank=PROVEN, check=_by(nie.is_valid)),
-        Rule("es_cif", "ES_CIF", "[ABCDEFGHJNPQRSUVW]-?[0-9]{7}[0-9A-J]", left=r"(?i:\b[cn]\.?i\.?f\.?[ :]{0,3})", right=r"\b", rank=PROVEN, check=_by(cif.is_valid)),
-        Rule("it_fiscal_code", "IT_FISCAL_CODE", "(?i:[A-Z]{6}[0-9LMNPQRSTUV]{2}[ABCDEHLMPRST][0-9LMNPQRSTUV]{2}[A-Z][0-9LMNPQRSTUV]{3}[A-Z])",
-             left=_EDGE, right=_EDGE, rank=PROVEN, check=_by(codicefiscale.is_valid)),
-        Rule("fi_hetu", "FI_PERSONAL_IDENTITY_CODE", "[0-9]{6}[-+A-FU-Y][0-9]{3}[0-9A-Y]", left=_EDGE, right=_EDGE, rank=PROVEN, check=_by(hetu.is_valid)),
-        Rule("uk_nino", "UK_NINO", "[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z](?: ?[0-9]{2}){3} ?[A-D]", left=_EDGE, right=_EDGE, phrase=True, score=0.85),
+        Rule(
+            "es_nif",
+            "ES_NIF",
+            "[0-9]{8}[ -]?[A-HJ-NP-TV-Za-hj-np-tv-z]",
+            left=_EDGE,
+            right=_EDGE,
+            rank=PROVEN,
+            check=_by(es_nif.is_valid),
+            phrase=True,
+        ),
+        Rule(
+            "es_nie",
+            "ES_NIE",
+            "[XYZxyz]-?[0-9]{7}-?[A-HJ-NP-TV-Za-hj-np-tv-z]",
+            left=_EDGE,
+            right=_EDGE,
+            rank=PROVEN,
+            check=_by(nie.is_valid),
+        ),
+        Rule(
+            "es_cif",
+            "ES_CIF",
+            "[ABCDEFGHJNPQRSUVW]-?[0-9]{7}[0-9A-J]",
+            left=r"(?i:\b[cn]\.?i\.?f\.?[ :]{0,3})",
+            right=r"\b",
+            rank=PROVEN,
+            check=_by(cif.is_valid),
+        ),
+        Rule(
+            "it_fiscal_code",
+            "IT_FISCAL_CODE",
+            "(?i:[A-Z]{6}[0-9LMNPQRSTUV]{2}[ABCDEHLMPRST][0-9LMNPQRSTUV]{2}[A-Z][0-9LMNPQRSTUV]{3}[A-Z])",
+            left=_EDGE,
+            right=_EDGE,
+            rank=PROVEN,
+            check=_by(codicefiscale.is_valid),
+        ),
+    ]
+
+
+def _others() -> list[Rule]:
+    return [
+        Rule(
+            "fi_hetu",
+            "FI_PERSONAL_IDENTITY_CODE",
+            "[0-9]{6}[-+A-FU-Y][0-9]{3}[0-9A-Y]",
+            left=_EDGE,
+            right=_EDGE,
+            rank=PROVEN,
+            check=_by(hetu.is_valid),
+        ),
+        Rule(
+            "uk_nino",
+            "UK_NINO",
+            "[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z](?: ?[0-9]{2}){3} ?[A-D]",
+            left=_EDGE,
+            right=_EDGE,
+            phrase=True,
+            score=0.85,
+        ),
         Rule("in_pan", "IN_PAN", "[A-Z]{3}[ABCFGHJLPT][A-Z][0-9]{4}[A-Z]", left=_EDGE, right=_EDGE, score=0.85),
         Rule("sg_nric", "SG_NRIC_FIN", "[STFGM][0-9]{7}[A-Z]", left=_EDGE, right=_EDGE, rank=PROVEN, check=_by(_nric)),
-        Rule("us_mbi", "US_MBI", "[1-9][AC-HJKMNP-RT-Y][AC-HJKMNP-RT-Y0-9][0-9]-?[AC-HJKMNP-RT-Y][AC-HJKMNP-RT-Y0-9][0-9]-?"
-             "[AC-HJKMNP-RT-Y]{2}[0-9]{2}", left=_EDGE, right=_EDGE, rank=SHAPED, score=0.8),
-    ]  # fmt: skip
+        Rule(
+            "us_mbi",
+            "US_MBI",
+            "[1-9][AC-HJKMNP-RT-Y][AC-HJKMNP-RT-Y0-9][0-9]-?[AC-HJKMNP-RT-Y][AC-HJKMNP-RT-Y0-9][0-9]-?[AC-HJKMNP-RT-Y]{2}[0-9]{2}",
+            left=_EDGE,
+            right=_EDGE,
+            rank=SHAPED,
+            score=0.8,
+        ),
+    ]

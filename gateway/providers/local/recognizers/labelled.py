@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from gateway.providers.local.recognizers.base import SHAPED, WEAK, Reading, Recognizer, Rule
 
-_JOIN = r"(?:[ ]?(?:no|nr|num(?:ber|ero)?|n[o\x27]|id|code|codigo)\b\.?)?[ ]{0,2}(?:\([a-z]{2,8}\)[ ]?|[a-z]{2,5} )?(?:is\b|ist\b|es\b|was\b|[:=#?.-]){0,2}[\"' ]{0,3}"
+_JOIN = (
+    r"(?:[ ]?(?:no|nr|num(?:ber|ero)?|n[o\x27]|id|code|codigo)\b\.?)?[ ]{0,2}(?:\([a-z]{2,8}\)[ ]?|[a-z]{2,5} )?(?:is\b|"
+    r"ist\b|es\b|was\b|[:=#?.-]){0,2}[\"' ]{0,3}"
+)
 _VALUE = r"[A-Za-z0-9](?:[A-Za-z0-9]|[-/._][A-Za-z0-9]){3,30}"
 
 
@@ -45,30 +48,111 @@ _END = r"(?:$|[^0-9A-Za-z])"
 
 
 def recognizers(*, dates: bool = False) -> list[Recognizer]:
-    rules: list[Recognizer] = [
-        Rule("medical_record", "MEDICAL_RECORD", _VALUE, check=_identifying, score=0.85, left=_label(
-            "mrn|medical record|patient (?:id|no|number)|health record|nhc|cipa|nass|historia clinica|episodio|chart")),
+    return [*_records(), *_persons(dates=dates)]
+
+
+def _records() -> list[Rule]:
+    return [
+        Rule(
+            "medical_record",
+            "MEDICAL_RECORD",
+            _VALUE,
+            check=_identifying,
+            score=0.85,
+            left=_label("mrn|medical record|patient (?:id|no|number)|health record|nhc|cipa|nass|historia clinica|episodio|chart"),
+        ),
         Rule("mrn", "MEDICAL_RECORD", r"MRN[-:# ]?[0-9]{5,12}", left=r"\b", right=r"\b", score=0.9, phrase=True),
-        Rule("case", "ID", _VALUE + r"|[0-9]{1,2}:[0-9]{2}-[A-Za-z]{2}-[0-9]{3,6}(?:-[A-Z]{2,4}){0,3}", check=_identifying, score=0.8, left=_label(
-            "case|docket|file|bar|claim|policy|customer|client|member(?:ship)?|employee|national id|id|identification|order|invoice|ticket|reference|"
-            "ref|student|voter|badge|contract|certificate|registration|n[o?]col|colegiado|aktenzeichen|kundennummer|dossier|expediente")),
+        Rule(
+            "case",
+            "ID",
+            _VALUE + r"|[0-9]{1,2}:[0-9]{2}-[A-Za-z]{2}-[0-9]{3,6}(?:-[A-Z]{2,4}){0,3}",
+            check=_identifying,
+            score=0.8,
+            left=_label(
+                "case|docket|file|bar|claim|policy|customer|client|member(?:ship)?|employee|national id|id|identification|"
+                "order|invoice|ticket|reference|"
+                "ref|student|voter|badge|contract|certificate|registration|n[o?]col|colegiado|aktenzeichen|kundennummer|dossier|expediente"
+            ),
+        ),
         Rule("docket", "ID", r"[0-9]{1,2}:[0-9]{2}-[a-z]{2}-[0-9]{3,6}(?:-[A-Z]{2,4}){0,3}", left=r"\b", right=r"\b", score=0.85),
         Rule("case_number", "ID", r"(?:19|20)[0-9]{2}-[A-Z]{2,4}-[0-9]{3,6}", left=r"\b", right=r"\b", score=0.75),
-        Rule("grouped_id", "ID", r"[0-9]{2} [0-9]{2} [0-9]{5}|[0-9]{2} [0-9]{8} [0-9]{2}", right=_END, phrase=True, score=0.85,
-             left=_label("n[o?]col|nass|colegiado")),
-        Rule("bank_account", "US_BANK_NUMBER", r"[0-9]{6,17}", right=_END, check=_identifying, left=_label("bank account|account|acct|a/c|konto(?:nummer)?"),
-             score=0.8),
-        Rule("ssn_misread", "US_SSN", "[0-9SOBIlZGo]{3}-[0-9SOBIlZGo]{2}-[0-9SOBIlZGo]{4}", right=_END, check=_misread, score=0.85,
-             left=r"(?i:\b(?:ssn|social security(?: number)?))(?i:[ ]?(?:no\.?|number|is|:|=|#){0,2}[\"' ]{0,3})"),
-        Rule("passport", "PASSPORT", r"[A-Za-z]{0,2}[0-9]{6,9}[A-Za-z]?", right=_END, check=_identifying, score=0.85,
-             left=_label("passport|pasaporte|passeport|reisepass|passaporto|paspoort|passaporte")),
-        Rule("driver_license", "US_DRIVER_LICENSE", r"[A-Za-z]{0,2}-?[0-9]{5,14}[A-Za-z]?", right=_END, check=_identifying, score=0.8,
-             left=_label(r"driver'?s?'? licen[cs]e|driving licen[cs]e|licen[cs]e|\bdl|f?hrerschein")),
-        Rule("birth_date", "DATE_TIME", _DATE, right=_END, phrase=True, score=0.85, rank=SHAPED, left=_label(
-            r"dob|d\.o\.b\.?|date of birth|birth ?date|birthday|born(?: on)?|geb(?:oren|urtsdatum|\.)?(?: am)?|fecha de nacimiento|nacid[oa](?: el)?|"
-            "date de naissance|n.e? le|data di nascita|nat[oa] il|geboortedatum|data de nascimento") + r"(?:[ ]?A:[ ])?"),
-    ]  # fmt: skip
+        Rule(
+            "grouped_id",
+            "ID",
+            r"[0-9]{2} [0-9]{2} [0-9]{5}|[0-9]{2} [0-9]{8} [0-9]{2}",
+            right=_END,
+            phrase=True,
+            score=0.85,
+            left=_label("n[o?]col|nass|colegiado"),
+        ),
+    ]
+
+
+def _persons(*, dates: bool) -> list[Rule]:
+    rules = [
+        Rule(
+            "bank_account",
+            "US_BANK_NUMBER",
+            r"[0-9]{6,17}",
+            right=_END,
+            check=_identifying,
+            left=_label("bank account|account|acct|a/c|konto(?:nummer)?"),
+            score=0.8,
+        ),
+        Rule(
+            "ssn_misread",
+            "US_SSN",
+            "[0-9SOBIlZGo]{3}-[0-9SOBIlZGo]{2}-[0-9SOBIlZGo]{4}",
+            right=_END,
+            check=_misread,
+            score=0.85,
+            left=r"(?i:\b(?:ssn|social security(?: number)?))(?i:[ ]?(?:no\.?|number|is|:|=|#){0,2}[\"' ]{0,3})",
+        ),
+        Rule(
+            "passport",
+            "PASSPORT",
+            r"[A-Za-z]{0,2}[0-9]{6,9}[A-Za-z]?",
+            right=_END,
+            check=_identifying,
+            score=0.85,
+            left=_label("passport|pasaporte|passeport|reisepass|passaporto|paspoort|passaporte"),
+        ),
+        Rule(
+            "driver_license",
+            "US_DRIVER_LICENSE",
+            r"[A-Za-z]{0,2}-?[0-9]{5,14}[A-Za-z]?",
+            right=_END,
+            check=_identifying,
+            score=0.8,
+            left=_label(r"driver'?s?'? licen[cs]e|driving licen[cs]e|licen[cs]e|\bdl|f?hrerschein"),
+        ),
+        Rule(
+            "birth_date",
+            "DATE_TIME",
+            _DATE,
+            right=_END,
+            phrase=True,
+            score=0.85,
+            rank=SHAPED,
+            left=_label(
+                r"dob|d\.o\.b\.?|date of birth|birth ?date|birthday|born(?: on)?|geb(?:oren|urtsdatum|\.)?(?: am)?|fecha de "
+                r"nacimiento|nacid[oa](?: el)?|"
+                "date de naissance|n.e? le|data di nascita|nat[oa] il|geboortedatum|data de nascimento"
+            )
+            + r"(?:[ ]?A:[ ])?",
+        ),
+    ]
     if dates:
-        rules.append(Rule("date", "DATE_TIME", _DATE + r"(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?Z?)?", left=r"\b", right=_END, phrase=True,
-                          score=0.7, rank=WEAK))  # fmt: skip
+        rules.append(
+            Rule(
+                "date",
+                "DATE_TIME",
+                _DATE + r"(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?Z?)?",
+                left=r"\b",
+                right=_END,
+                phrase=True,
+                score=0.7,
+                rank=WEAK,
+            )
+        )
     return rules

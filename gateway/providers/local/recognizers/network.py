@@ -75,15 +75,28 @@ def recognizers(*, urls: bool = False) -> list[Recognizer]:
         Email(),
         Rule("ipv4", "IP_ADDRESS", rf"(?:{_OCTET}\.){{3}}{_OCTET}", left=r"\b", right=r"\b", score=0.95, check=_not_version),
         Rule(
-            "ipv6", "IP_ADDRESS", r"[0-9A-Fa-f:]{2,39}(?:\.[0-9]{1,3}){0,3}", left=r"(?:^|[^0-9A-Za-z:.])", right=r"(?:$|[^0-9A-Za-z:])",
-            trigger=rf"{_HEXTET}:(?::|{_HEXTET}:(?:{_HEXTET}|:))|::{_HEXTET}", score=0.95, check=_ipv6,
+            "ipv6",
+            "IP_ADDRESS",
+            r"[0-9A-Fa-f:]{2,39}(?:\.[0-9]{1,3}){0,3}",
+            left=r"(?:^|[^0-9A-Za-z:.])",
+            right=r"(?:$|[^0-9A-Za-z:])",
+            trigger=rf"{_HEXTET}:(?::|{_HEXTET}:(?:{_HEXTET}|:))|::{_HEXTET}",
+            score=0.95,
+            check=_ipv6,
         ),
-        Rule("mac", "MAC_ADDRESS", "[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{2}(?:-[0-9A-Fa-f]{2}){5}|"
-             r"[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}", left=r"\b", right=r"(?:$|[^0-9A-Za-z:.-]|[.:-](?:$|[^0-9A-Za-z]))", rank=PROVEN),
+        Rule(
+            "mac",
+            "MAC_ADDRESS",
+            "[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{2}(?:-[0-9A-Fa-f]{2}){5}|"
+            r"[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}",
+            left=r"\b",
+            right=r"(?:$|[^0-9A-Za-z:.-]|[.:-](?:$|[^0-9A-Za-z]))",
+            rank=PROVEN,
+        ),
         Rule("bitcoin", "CRYPTO", "[13][1-9A-HJ-NP-Za-km-z]{25,34}", left=r"\b", right=r"\b", rank=PROVEN, check=_base58check),
         Rule("bech32", "CRYPTO", "(?:bc1|tb1)[02-9ac-hj-np-z]{11,71}", left=r"\b", right=r"\b"),
         Rule("ethereum", "CRYPTO", "0x[0-9A-Fa-f]{40}", left=r"\b", right=r"\b"),
-    ]  # fmt: skip
+    ]
     if urls:
         rules.append(Rule("url", "URL", r"https?://[^\s<>\"'`{}|\\^]{3,400}", left=r"\b", score=0.8, rank=0))
     return rules

@@ -1,7 +1,8 @@
 """Which groups of digits are cards, phone numbers, social-security or national numbers? One walk over the digit groups.
 
 From each group of digits the following groups are chained over single separators, up to 19 digits; each chain is offered to the
-validators of its length. `phonenumbers` (the data of the E.164 numbering plans) only ever sees such chains. Keywords count only on the left.
+validators of its length. `phonenumbers` (the data of the E.164 numbering plans) only ever sees such chains. Keywords count on the
+left only.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import phonenumbers
-from stdnum import luhn, verhoeff
+from stdnum import verhoeff
 from stdnum.au import abn, tfn
 from stdnum.be import nn
 from stdnum.br import cnpj, cpf
@@ -36,9 +37,11 @@ _RUN = re.compile(rb"[0-9]+")
 _GAPS = frozenset({b" ", b"-", b".", b"/", b") ", b")-", b")", b" (", b"-(", b"(", b" - ", b" / ", b"  ", b"_"})
 _EXTENSION = re.compile(rb" ?(?:x|ext\.? ?|#)[0-9]{2,6}(?![0-9A-Za-z])", re.IGNORECASE)
 _DASHES = (b"", b" ", b"-")
+_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 
 _PHONE_WORDS = re.compile(
-    rb"(?:phone|telephone|mobile|cell|\btel|\bfax|\bmob\b|\bph\b|call|dial|desk|whatsapp|sms|text(?: me)?|contact|answering at|reach(?:ed)?|hotline|"
+    rb"(?:phone|telephone|mobile|cell|\btel|\bfax|\bmob\b|\bph\b|call|dial|desk|whatsapp|sms|text(?: me)?|contact|answering at|"
+    rb"reach(?:ed)?|hotline|"
     rb"messages to|tfno|telf|telefon|handy|rufnummer|cellulare|\bmovil|portable|contato|celular|gsm|mobiel|\bring\b|number is)[^0-9]{0,24}$"
 )
 _CARD_WORDS = re.compile(rb"card|\bcc\b|visa|maestro|master|amex|debit|credit|karte|carte|tarjeta|carta|kaart|cartao")
@@ -89,19 +92,34 @@ _NATIONAL: Mapping[int, tuple[_National, ...]] = MappingProxyType(
         ),
         10: (
             ("UK_NHS", _valid(nhs.is_valid), _keyed(rb"\bnhs\b|health service"), _NONE),
-            ("SE_PERSONNUMMER", _valid(personnummer.is_valid), _keyed(rb"personnummer|personal (?:identity )?n|svensk"), frozenset({(6, 4)})),
+            (
+                "SE_PERSONNUMMER",
+                _valid(personnummer.is_valid),
+                _keyed(rb"personnummer|personal (?:identity )?n|svensk"),
+                frozenset({(6, 4)}),
+            ),
             ("AU_MEDICARE", lambda digits: digits[:1] in b"23456", _keyed(rb"medicare"), _NONE),
         ),
         11: (
             ("DE_TAX_ID", _valid(idnr.is_valid), _keyed(rb"steuer|identifikationsnummer|\bidnr|tax id|\btin\b"), _NONE),
             ("PL_PESEL", _valid(pesel.is_valid), _keyed(rb"pesel"), _NONE),
             ("BR_CPF", _valid(cpf.is_valid), _keyed(rb"\bcpf\b"), frozenset({(3, 3, 3, 2)})),
-            ("BE_NATIONAL_NUMBER", _valid(nn.is_valid), _keyed(rb"rijksregister|registre national|national num"), frozenset({(2, 2, 2, 3, 2)})),
+            (
+                "BE_NATIONAL_NUMBER",
+                _valid(nn.is_valid),
+                _keyed(rb"rijksregister|registre national|national num"),
+                frozenset({(2, 2, 2, 3, 2)}),
+            ),
             ("AU_ABN", _valid(abn.is_valid), _keyed(rb"\babn\b|business number"), _NONE),
             ("AU_MEDICARE", lambda digits: digits[:1] in b"23456", _keyed(rb"medicare"), _NONE),
         ),
         12: (
-            ("IN_AADHAAR", lambda d: d[:1] not in b"01" and verhoeff.is_valid(d.decode()), _keyed(rb"aadha+r|\buid(?:ai)?\b"), frozenset({(4, 4, 4)})),
+            (
+                "IN_AADHAAR",
+                lambda d: d[:1] not in b"01" and verhoeff.is_valid(d.decode()),
+                _keyed(rb"aadha+r|\buid(?:ai)?\b"),
+                frozenset({(4, 4, 4)}),
+            ),
             ("SE_PERSONNUMMER", _valid(personnummer.is_valid), _keyed(rb"personnummer"), frozenset({(8, 4)})),
         ),
         13: (
@@ -110,10 +128,16 @@ _NATIONAL: Mapping[int, tuple[_National, ...]] = MappingProxyType(
             ("CH_AHV", lambda d: d[:3] == b"756" and ahv.is_valid(d.decode()), _keyed(rb"ahv|avs"), frozenset({(3, 4, 4, 2), (13,)})),
         ),
         14: (("BR_CNPJ", _valid(cnpj.is_valid), _keyed(rb"cnpj"), frozenset({(2, 3, 3, 4, 2)})),),
-        15: (("FR_NIR", lambda d: d[:1] in b"1234" and nir.is_valid(d.decode()), _keyed(rb"s.curit|nir\b|insee"),
-              frozenset({(15,), (13, 2), (1, 2, 2, 2, 3, 3, 2), (1, 2, 2, 2, 3, 3, 2)})),),
+        15: (
+            (
+                "FR_NIR",
+                lambda d: d[:1] in b"1234" and nir.is_valid(d.decode()),
+                _keyed(rb"s.curit|nir\b|insee"),
+                frozenset({(15,), (13, 2), (1, 2, 2, 2, 3, 3, 2), (1, 2, 2, 2, 3, 3, 2)}),
+            ),
+        ),
     }
-)  # fmt: skip
+)
 
 
 class Numbers:
@@ -130,6 +154,9 @@ class Numbers:
             runs = runs[1:]
         out: list[Found] = []
         for index in range(len(runs)):
+            if _spaced_out(data, runs, index):
+                _spaced_card(data, runs, index, out)
+                continue
             chains = _chains(data, runs, index)
             if chains:
                 _judge(reading, chains, out)
@@ -164,6 +191,33 @@ def _chains(data: bytes, runs: list[tuple[int, int]], index: int) -> list[Chain]
     return chains
 
 
+def _spaced_out(data: bytes, runs: list[tuple[int, int]], index: int) -> bool:
+    """Tell whether a chain of twelve or more single digits begins here: only a card is written so."""
+    if index + 12 > len(runs) or runs[index + 11][1] - runs[index][0] > 2 * 12 + 11:
+        return False
+    return all(end - begin == 1 for begin, end in runs[index : index + 12])
+
+
+def _spaced_card(data: bytes, runs: list[tuple[int, int]], index: int, out: list[Found]) -> None:
+    start = runs[index][0]
+    if data[start] not in b"23456" or not _opens(data, start):
+        return
+    gap = data[start + 1 : runs[index + 1][0]]
+    size = 1
+    while size < MAX_DIGITS and index + size < len(runs):
+        begin, end = runs[index + size]
+        if end - begin != 1 or data[begin - len(gap) : begin] != gap or runs[index + size - 1][1] != begin - len(gap):
+            break
+        size += 1
+    if gap not in _DASHES:
+        return
+    digits = bytes(data[runs[index + at][0]] for at in range(size))
+    for length in range(size, 11, -1):
+        end = runs[index + length - 1][1]
+        if _closes(data, end) and is_card(digits[:length], (1,) * length, b""):
+            out.append(found(start, end, "CREDIT_CARD", "card", 0.98, PROVEN))
+
+
 def _opens(data: bytes, start: int) -> bool:
     if start == 0:
         return True
@@ -187,7 +241,7 @@ def _judge(reading: Reading, chains: list[Chain], out: list[Found]) -> None:
         if not context:
             context = reading.before(chain.start)
         date = _is_date(chain)
-        if chain.even and 12 <= len(chain.digits) and is_card(chain.digits, chain.shape, context):
+        if chain.even and len(chain.digits) >= 12 and is_card(chain.digits, chain.shape, context):
             out.append(found(chain.start, chain.end, "CREDIT_CARD", "card", 0.98, PROVEN))
         if not date:
             _social(chain, context, out)
@@ -217,11 +271,16 @@ def _parts(chain: Chain) -> list[bytes]:
     return parts
 
 
+def _luhn(digits: bytes) -> bool:
+    total = sum(digits[-1::-2]) - 48 * len(digits[-1::-2])
+    return (total + sum(_DOUBLED[digit - 48] for digit in digits[-2::-2])) % 10 == 0
+
+
 def is_card(digits: bytes, shape: tuple[int, ...], context: bytes) -> bool:
     """Luhn, the issuer's prefix and length, a plausible grouping. Twelve to fourteen digits of Maestro need a keyword."""
     if len(shape) > 1 and not (set(shape) == {1} or all(3 <= size <= 6 for size in shape[:-1])):
         return False
-    if len(set(digits)) == 1 or not luhn.is_valid(digits.decode("ascii")):
+    if len(set(digits)) == 1 or not _luhn(digits):
         return False
     size = len(digits)
     two, three, four = int(digits[:2]), int(digits[:3]), int(digits[:4])

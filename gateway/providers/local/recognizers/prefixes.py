@@ -1,9 +1,10 @@
 """Which texts could still grow into a match of this pattern? Derives a pattern of all proper prefixes, so that none is written by hand.
 
-Counted repetitions are loosened to `*` or `+`, which keeps the automaton small and only ever holds a text back a little longer. The input is a small subset of RE2 syntax: characters, escapes, classes, `(?:...)` and `(?i:...)` groups, alternation, greedy quantifiers
-and `\\b`. For a sequence `ab` the proper prefixes are those of `a`, and `a` followed by those of `b`; for `x{m,n}` up to n-1 whole `x` and a
-proper prefix of one; for one character the empty text. INVARIANT: every proper prefix of a match of a pattern matches `prefix_of(pattern)`,
-and every match followed by non-blanks matches `unfinished(pattern)`, as does every proper prefix.
+The input is a small subset of RE2 syntax: characters, escapes, classes, `(?:...)` and `(?i:...)` groups, alternation, greedy quantifiers
+and `\\b`. For a sequence `ab` the proper prefixes are those of `a`, and `a` followed by those of `b`; for `x*` any number of `x` and a
+proper prefix of one; for one character the empty text. Counted repetitions are loosened to `*` or `+`, which keeps the automaton small
+and only ever holds a text back a little longer. INVARIANT: every proper prefix of a match of a pattern matches `prefix_of(pattern)`; so
+it matches `unfinished(pattern)`, as does every match followed by non-blanks.
 """
 
 from __future__ import annotations

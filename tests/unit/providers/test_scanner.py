@@ -1,0 +1,264 @@
+"""What the pattern scanner finds, what it leaves alone, and that it neither fails open nor slows down."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from gateway.providers.local.recognizers.base import MAX_LONG
+from gateway.providers.local.scanner import PatternScanner
+
+SCANNER = PatternScanner()
+PROSE = (
+    "The committee met in March and agreed that the old bridge over the river should be repaired before the winter, whatever it costs. "
+    "In 1987 some 12,000 people lived there; by 2010 the number had fallen to 8,450, and the school closed. Nobody was surprised. "
+) * 4
+
+
+def found(text: str) -> list[tuple[str, str]]:
+    return [(span.type, text[span.start : span.end]) for span in SCANNER.scan(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("write to john.o'neil+x@mail.example.co.uk.", "EMAIL_ADDRESS", "john.o'neil+x@mail.example.co.uk"),
+        ("GET /u?email=donna%40mail.com&x=1", "EMAIL_ADDRESS", "donna%40mail.com"),
+        ("mail p\u0430ul@\u200bicloud.com now", "EMAIL_ADDRESS", "p\u0430ul@\u200bicloud.com"),
+        ("an \u0438\u0440\u0438\u043d\u0430@yahoo.com", "EMAIL_ADDRESS", "\u0438\u0440\u0438\u043d\u0430@yahoo.com"),
+        ("call +1 (953) 859-1163.", "PHONE_NUMBER", "+1 (953) 859-1163"),
+        ("CC: Ann (+1 (465) 242-2296).", "PHONE_NUMBER", "+1 (465) 242-2296"),
+        ("desk +41 (0)85 806 98 67", "PHONE_NUMBER", "+41 (0)85 806 98 67"),
+        ("Mobile: 03.93.92.16.85", "PHONE_NUMBER", "03.93.92.16.85"),
+        ("ring 001-212-555-1234x0135", "PHONE_NUMBER", "001-212-555-1234x0135"),
+        ("card 4111 1111 1111 1111 ok", "CREDIT_CARD", "4111 1111 1111 1111"),
+        ("my card # 30288610434735", "CREDIT_CARD", "30288610434735"),
+        ("a 19-digit 4393889199179061388", "CREDIT_CARD", "4393889199179061388"),
+        ("jcb 180045984582343", "CREDIT_CARD", "180045984582343"),
+        ("maestro card 501800000009", "CREDIT_CARD", "501800000009"),
+        ("4-1-1-1-1-1-1-1-1-1-1-1-1-1-1-1", "CREDIT_CARD", "4-1-1-1-1-1-1-1-1-1-1-1-1-1-1-1"),
+        ("\uff14\uff11\uff11\uff111111111\u200b11111", "CREDIT_CARD", "\uff14\uff11\uff11\uff111111111\u200b11111"),
+        ("IBAN DE89 3704 0044 0532 0130 00 today", "IBAN_CODE", "DE89 3704 0044 0532 0130 00"),
+        ("ssn is 457-55-5462", "US_SSN", "457-55-5462"),
+        ("SSN 8Sl-27-4668,", "US_SSN", "8Sl-27-4668"),
+        ("ITIN 912-78-1234", "US_ITIN", "912-78-1234"),
+        ("NHS number 943 476 5919", "UK_NHS", "943 476 5919"),
+        ("from 187.227.156.201:443", "IP_ADDRESS", "187.227.156.201"),
+        ("at 4f8a:c99e:dc86:faf9:5988:5f63:375e:8a2a now", "IP_ADDRESS", "4f8a:c99e:dc86:faf9:5988:5f63:375e:8a2a"),
+        ("mac 2e:cb:39:d8:78:44", "MAC_ADDRESS", "2e:cb:39:d8:78:44"),
+        ("to 1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa", "CRYPTO", "1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa"),
+        ("DNI 12345678Z", "ES_NIF", "12345678Z"),
+        ("CF RSSMRA85T10A562S", "IT_FISCAL_CODE", "RSSMRA85T10A562S"),
+        ("hetu 131052-308T", "FI_PERSONAL_IDENTITY_CODE", "131052-308T"),
+        ("pesel 44051401359", "PL_PESEL", "44051401359"),
+        ("CPF 529.982.247-25", "BR_CPF", "529.982.247-25"),
+        ("NINO AB 12 34 56 C", "UK_NINO", "AB 12 34 56 C"),
+        ("Steuer-ID 36574261809", "DE_TAX_ID", "36574261809"),
+        ("NIR 295109912611193", "FR_NIR", "295109912611193"),
+        ("MRN: MRN-2527147)", "MEDICAL_RECORD", "MRN-2527147"),
+        ("(Bar No. VA-590166):", "ID", "VA-590166"),
+        ("Case No. 5:23-mc-01973-CGJ", "ID", "5:23-mc-01973-CGJ"),
+        ("Passport: W87674589", "PASSPORT", "W87674589"),
+        ("account 1472142210 is active", "US_BANK_NUMBER", "1472142210"),
+        ("my driver's license number is A125325867", "US_DRIVER_LICENSE", "A125325867"),
+        ("date of birth: 12 March 1980.", "DATE_TIME", "12 March 1980"),
+        ("of 517 Cedar Blvd, Madison, AZ 11193, make", "LOCATION", "517 Cedar Blvd, Madison, AZ 11193"),
+        ("in der Hauptstra\u00dfe 5, 10115 Berlin wohnt", "LOCATION", "Hauptstra\u00dfe 5, 10115 Berlin"),
+        ("Domicilio: Calle Ginzo de Limia, 21.", "LOCATION", "Calle Ginzo de Limia, 21"),
+        ("au 12 bis rue de la Paix, 75002 Paris", "LOCATION", "12 bis rue de la Paix, 75002 Paris"),
+    ],
+)
+def test_finds(text: str, kind: str, value: str) -> None:
+    assert (kind, value) in found(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("key AKIAQYLPMN5HHHFPZAM2 ok", "AKIAQYLPMN5HHHFPZAM2"),
+        ("t=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", "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"),
+        ('apiKey: "sk-VtYfCO0WrbTz03yb3ck6fZyoYBbofRxc"', "sk-VtYfCO0WrbTz03yb3ck6fZyoYBbofRxc"),
+        ("secret QtT8Q~9C-_Ij~RouHVpD2Tuf3oHWGh.DQ3kcjbAn x", "QtT8Q~9C-_Ij~RouHVpD2Tuf3oHWGh.DQ3kcjbAn"),
+        ("AccountKey=Zm9vYmFyYmF6cXV4Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5MA==;E", "Zm9vYmFyYmF6cXV4Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5MA=="),
+        ("postgres://bob:s3cr3tPw@db.host:5432/x", "s3cr3tPw"),
+        ("Server=x;Uid=sa;Pwd=Yukon900!;", "Yukon900!"),
+        ("password: hunter22!", "hunter22!"),
+        ('  pass := "nNvt99Q4tmHSYejG"', "nNvt99Q4tmHSYejG"),
+        ("IDENTIFIED BY 'hciDbnBBb2uAv9';", "hciDbnBBb2uAv9"),
+        ("Authorization: Basic dXNlcjpwYXNzd29yZDE=", "dXNlcjpwYXNzd29yZDE="),
+        (
+            "-----BEGIN EC PRIVATE KEY-----\nMHc=\n-----END EC PRIVATE KEY-----",
+            "-----BEGIN EC PRIVATE KEY-----\nMHc=\n-----END EC PRIVATE KEY-----",
+        ),
+        (
+            "x eyJhbGciOiJSUzI1NiJ9Cg.eyJleHAiOjY1NTM2fQo.Ce7sh0ENPiBlE_dose0cBA.",
+            "eyJhbGciOiJSUzI1NiJ9Cg.eyJleHAiOjY1NTM2fQo.Ce7sh0ENPiBlE_dose0cBA",
+        ),
+    ],
+)
+def test_finds_secrets(text: str, value: str) -> None:
+    assert ("SECRET", value) in found(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PROSE,
+        "pi is 3.14159265358979",
+        "2020-08-16 and 16/08/2020 10:30",
+        "version 1.2.3.4 was released",
+        "order of 100 000 000 units",
+        "1-2-3-4-5",
+        "4111 1111 1111 1112",
+        "GB26YVOK09234647792924",
+        "000-12-3456",
+        "999.1.2.3",
+        "password: your_password",
+        "password = os.environ['X']",
+        "the password is required",
+        "token: <token>",
+        "api_key = get_api_key()",
+        "sk-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+        "basic problem-solving analysis",
+        "the 1994 US Open",
+        "renewed his contract in 1999",
+        "twitter.com/@handle",
+        "a@b",
+        "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
+        "https://example.com/path?key=value",
+        "C++ std::vector<int>::iterator",
+        "deadbeef",
+        "call me at 5",
+        "10:20:30",
+        "ISBN 978-3-16-148410-0",
+    ],
+)
+def test_leaves_alone(text: str) -> None:
+    assert found(text) == []
+
+
+def test_spans_are_ordered_and_do_not_overlap() -> None:
+    text = "postgres://bob:s3cr3tPw@db.example.com password=AKIAQYLPMN5HHHFPZAM2 SSN 457-55-5462 4111-1111-1111-1111 x@y.org " * 3
+    spans = SCANNER.scan(text)
+    assert len(spans) >= 12
+    assert all(a.end <= b.start for a, b in zip(spans, spans[1:], strict=False))
+
+
+def test_checksums_win_over_labels() -> None:
+    assert found("account number 4111111111111111")[0][0] == "CREDIT_CARD"
+
+
+def test_start_gives_context_only() -> None:
+    text = "SSN: 457 55 5462"
+    assert SCANNER.scan(text, 5) == SCANNER.scan(text)
+    assert SCANNER.scan(text, 6) == []
+
+
+def test_keywords_beyond_the_context_do_not_count() -> None:
+    assert found("SSN " + "x" * 80 + " 457 55 5462") == []
+
+
+class Exhausted:
+    """A set whose automaton has run out of memory: it reports no match, and no error."""
+
+    def Match(self, text: bytes) -> list[int]:
+        assert text
+        return []
+
+
+def test_an_exhausted_automaton_fails_closed() -> None:
+    """SECURITY: the pattern set reports nothing when its memory is spent; the canary tells, and every recognizer runs."""
+    starved = PatternScanner()
+    starved._set = Exhausted()  # type: ignore[assignment]
+    text = PROSE + "mail john.doe@example.com card 4111 1111 1111 1111 key AKIAQYLPMN5HHHFPZAM2 password: hunter22! " + PROSE
+    assert starved.scan(text) == SCANNER.scan(text)
+    assert [span.type for span in starved.scan(text)] == ["EMAIL_ADDRESS", "CREDIT_CARD", "SECRET", "SECRET"]
+
+
+def test_a_set_without_room_for_its_program_is_refused_at_once() -> None:
+    with pytest.raises(Exception, match="failed to compile"):
+        PatternScanner(set_memory=1 << 14)
+
+
+def test_the_least_memory_still_finds_everything_in_hostile_text() -> None:
+    text = "".join(chr(33 + (i * 7919) % 90) for i in range(20_000)) + " mail john.doe@example.com card 4111 1111 1111 1111 " + PROSE
+    assert PatternScanner(set_memory=2 << 20).scan(text) == SCANNER.scan(text)
+
+
+def test_a_canary_in_the_text_changes_nothing() -> None:
+    assert found("zqxcanaryqzx john.doe@example.com") == [("EMAIL_ADDRESS", "john.doe@example.com")]
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "a",
+        "1",
+        "1 ",
+        "1-",
+        "a@",
+        "@",
+        "a.",
+        "a.a@",
+        "::",
+        "1:",
+        "eyJ.",
+        "eyJ-",
+        "-----BEGIN PRIVATE KEY-----",
+        "password:",
+        "password=a1B! ",
+        "key key ",
+        "id 1",
+        "Aa ",
+        "1 Aa St ",
+        "DE8",
+        "A1 ",
+        "sk-",
+        "AKIA",
+        "https://a:",
+        "\u200b",
+        "%40",
+        "\u00e9",
+        "1.",
+        "+1 ",
+        "(1) ",
+        "Calle Aa ",
+        "AAAAAAAAAA",
+        "0x",
+        "born 1.1.",
+        "Basic ab ",
+    ],
+)
+def test_time_is_linear_on_hostile_text(unit: str) -> None:
+    text = (unit * 60_000)[:60_000]
+    begin = time.process_time()
+    SCANNER.scan(text)
+    SCANNER.viable_from(text)
+    assert time.process_time() - begin < 6.0, unit
+
+
+def test_ordinary_words_are_cheap() -> None:
+    text = " ".join(PROSE.split()[:150])
+    SCANNER.scan(text)
+    best = min(_timed(lambda: SCANNER.scan(text)) for _ in range(5))
+    assert best < 300e-6  # 60 microseconds on an idle core
+
+
+def _timed(call: object) -> float:
+    begin = time.process_time()
+    for _ in range(200):
+        call()  # type: ignore[operator]
+    return (time.process_time() - begin) / 200
+
+
+def test_a_block_without_an_end_is_masked_to_the_cap() -> None:
+    span = SCANNER.scan("-----BEGIN PRIVATE KEY-----\n" + "QUJD\n" * 4_000)[0]
+    assert (span.start, span.end, span.type) == (0, MAX_LONG, "SECRET")
+
+
+def test_links_and_dates_only_when_asked_for() -> None:
+    text = "see https://example.com/x on 12 March 1980"
+    assert found(text) == []
+    wide = PatternScanner(urls=True, dates=True)
+    assert [(s.type, text[s.start : s.end]) for s in wide.scan(text)] == [("URL", "https://example.com/x"), ("DATE_TIME", "12 March 1980")]
