@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from gateway import __version__
 
-# Each names a module with `add_arguments(subparsers)`, which registers commands with `set_defaults(handler=...)`.
+# Each names a module with `add_arguments(subparsers)`, which registers commands with `set_defaults(handler=...)` or `run=...`.
 COMMANDS = {
     "serve": "gateway.commands.serve",
     "check": "gateway.commands.check",
@@ -25,7 +25,7 @@ COMMANDS = {
     "policy": "gateway.policy.cli",
     "audit": "gateway.audit.cli",
     "key": "gateway.identity.cli",
-    "token": "gateway.identity.cli",
+    "token": "gateway.quickstart.token_command",
 }
 
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     parser = parser_for(words)
     arguments = parser.parse_args(words)
-    handler = getattr(arguments, "handler", None)
+    handler = getattr(arguments, "handler", None) or getattr(arguments, "run", None)
     if handler is None:
         parser.print_help()
         return 2

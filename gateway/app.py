@@ -36,6 +36,7 @@ from gateway.audit import record
 from gateway.audit.log import AuditLog
 from gateway.console.status import control_app
 from gateway.content.inspect import Inspection
+from gateway.house import Gate, House
 from gateway.http.endpoint import DataPlane
 from gateway.http.head import Fault as EdgeFault
 from gateway.http.ops import ops_app
@@ -43,7 +44,6 @@ from gateway.http.paths import match
 from gateway.http.protocol import Limits as EdgeLimits
 from gateway.http.server import make_server
 from gateway.identity.keyset import KeySets
-from gateway.pipeline import Gate, House
 from gateway.policy.facts import Zones
 from gateway.policy.holder import PolicyHolder
 from gateway.profiles import rules_source

@@ -7,7 +7,6 @@ knows it, and read when a record is written. No prompt, no answer, no credential
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec

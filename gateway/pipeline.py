@@ -10,22 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
-from gateway.accounting.prices import TokenPrice, cost_microusd, settle_usage
-from gateway.audit.record import Pseudonymiser, encode
+from gateway.accounting.prices import cost_microusd, settle_usage
+from gateway.audit.record import encode
 from gateway.content.inbound import screen
-from gateway.content.inspect import Inspection
-from gateway.content.rules import Rules
-from gateway.evidence import Asked, Dialect, Lease, Operation, Permit, ScreenedRequest, Subject, Usage, ValidRequest, Verdict
+from gateway.evidence import Asked, Lease, Operation, Permit, ScreenedRequest, Subject, Usage, ValidRequest, Verdict
 from gateway.exchange import Exchange, Fingerprints
-from gateway.identity.authenticate import Authenticator
+from gateway.house import House
 from gateway.limits.reservation import Charge
-from gateway.policy.holder import PolicyHolder
-from gateway.ports import ClientGone, CounterStore, LogUnavailable, RecordLog
+from gateway.ports import ClientGone, LogUnavailable
 from gateway.pouring import Outcome, Sink, answer_locally, pour
 from gateway.refusals import (
     AUDIT_UNAVAILABLE,
@@ -38,28 +34,15 @@ from gateway.refusals import (
     Refusal,
 )
 from gateway.schema import strict_json
-from gateway.schema.tokens import Tokenizer
-from gateway.schema.validate import Specs, validate
+from gateway.schema.validate import validate
 from gateway.telemetry.logs import place
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.answer import Answer, UpstreamFiltered
-from gateway.upstream.forward import Forwarder
 
 logger = logging.getLogger("gateway")
 LOCAL = frozenset({Operation.MODELS_LIST, Operation.MODELS_GET, Operation.MODERATIONS})  # answered by the gateway itself
 MAX_EXCHANGE_S = 900.0  # nothing is served longer, whatever backends and clients do
 BODILESS = frozenset({Operation.MODELS_LIST, Operation.MODELS_GET})
-
-
-class Match(Protocol):
-    """What the path table says."""
-
-    @property
-    def operation(self) -> Operation: ...
-    @property
-    def dialect(self) -> Dialect: ...
-    @property
-    def model(self) -> str | None: ...
 
 
 class Inbound(Protocol):
@@ -79,50 +62,6 @@ class Opened(msgspec.Struct, frozen=True):
     """The intent record is durable at this index: something may leave."""
 
     index: int
-
-
-class Unauthenticated(Protocol):
-    """Counts what is only summarised."""
-
-    def count(self, reason: str) -> None: ...
-
-
-class House(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything `serve` works with, made once by the composition root."""
-
-    authenticator: Authenticator
-    match: Callable[[str, str], Match]
-    policies: PolicyHolder
-    specs: Callable[[Any], Specs]
-    tokenizer: Tokenizer | None
-    counters: CounterStore
-    inspection: Inspection
-    rules: Callable[[Any, str], Rules]
-    log: RecordLog
-    prints: Pseudonymiser
-    forwarder: Forwarder
-    metrics: Metrics
-    prices: Mapping[str, TokenPrice]
-    unauthenticated: Unauthenticated
-    wall_s: Callable[[], float]
-    mono_s: Callable[[], float]
-    new_id: Callable[[], str]
-    nonce: Callable[[], str]
-    categories: Callable[[dict[str, float]], tuple[dict[str, bool], dict[str, float]]]
-    instance: str
-    max_body_bytes: int
-    max_exchanges: int
-    active: Any  # Gate: counts exchanges in progress
-
-
-class Gate:
-    """The bulkhead: how many exchanges are in progress, and whether new ones are taken."""
-
-    __slots__ = ("active", "draining")
-
-    def __init__(self) -> None:
-        self.active = 0
-        self.draining = False
 
 
 async def serve(inbound: Inbound, sink: Sink, house: House) -> None:
@@ -391,7 +330,7 @@ def close(house: House, exchange: Exchange) -> None:
     exchange.timings["total"] = elapsed_s
     if exchange.opened is not None:
         try:
-            house.log.append(encode(exchange.closed_fields(house.wall_s())))
+            house.log.append(encode(exchange.closed_fields(house.wall_s())), soon=False)
         except LogUnavailable as error:
             logger.error("closing record not taken", extra={"request_id": exchange.request_id, "reason": str(error)})
     measure(house.metrics, exchange, elapsed_s)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -22,14 +22,12 @@ from gateway.content.rules import Rules
 from gateway.content.stream import Blocked, Findings, Piece, StreamGuard
 from gateway.evidence import Direction, Operation, Role, ScreenedRequest, Segment, StreamMode, Use, Verdict
 from gateway.exchange import Exchange
-from gateway.http.sse import SseError, SseParser
+from gateway.house import House
 from gateway.ports import InspectorUnavailable, UpstreamError
 from gateway.refusals import BACKEND_TIMEOUT, BACKEND_UNAVAILABLE, CONTENT_FILTER, DEPLOYMENT_NOT_FOUND, INSPECTION_UNAVAILABLE, Refusal
 from gateway.schema import answers, chunks
 from gateway.upstream.answer import Answer
-
-if TYPE_CHECKING:
-    from gateway.pipeline import House
+from gateway.upstream.sse import SseError, SseParser
 
 Headers = list[tuple[bytes, bytes]]
 MAX_ANSWER_BYTES = 16 * 1_048_576
@@ -167,10 +165,11 @@ class _Held:
 class _Channel:
     """One guarded text of the stream with the events that wait on it, in order."""
 
-    __slots__ = ("guard", "queue")
+    __slots__ = ("fresh", "guard", "queue")
 
     def __init__(self, guard: StreamGuard) -> None:
         self.guard = guard
+        self.fresh: list[str] = []
         self.queue: deque[tuple[_Held, int]] = deque()
 
 
@@ -213,6 +212,7 @@ class _Stream:
                         await self._take(event.data, out)
                         if self._over():
                             break
+                    await self._flush(out)
                 except Blocked as blocked:
                     await self._blocked(blocked, out)
                 if out:
@@ -247,11 +247,9 @@ class _Stream:
             for choice in chunk.body.choices:  # an end leaves only after everything before it was judged
                 if choice.index in ends:
                     choice.finish_reason = None
-            texts = list(chunk.texts)
             self._hold(chunk)
-            for text in texts:
-                self._chars += len(text.text)
-                await self._feed(self._channel(text.choice, text.channel), text.text, out)
+        if ends or not chunk.texts:
+            await self._flush(out)
         for index in ends:
             await self._finish(index, out)
         if chunk.texts and ends:
@@ -269,8 +267,19 @@ class _Stream:
         self._held += 1
         if self._held > MAX_EVENTS_HELD:
             raise UpstreamError("protocol", "too many events held")
-        for slot, (choice, name) in enumerate(held.slots):
-            self._channel(choice, name).queue.append((held, slot))
+        for slot, text in enumerate(chunk.texts):
+            channel = self._channel(text.choice, text.channel)
+            channel.queue.append((held, slot))
+            channel.fresh.append(text.text)
+            self._chars += len(text.text)
+
+    async def _flush(self, out: list[bytes]) -> None:
+        """Give each guard what arrived for it since the last time: events that came together are judged together."""
+        for channel in self._channels.values():
+            if channel.fresh:
+                text = "".join(channel.fresh)
+                channel.fresh.clear()
+                await self._feed(channel, text, out)
 
     def _channel(self, choice: int, name: str) -> _Channel:
         channel = self._channels.get((choice, name))
@@ -360,6 +369,7 @@ class _Stream:
         self._place(channel, [Piece(len(text), result.texts.get(0, text))], out)
 
     async def _done(self, name: str, out: list[bytes]) -> None:
+        await self._flush(out)
         for choice in {choice for choice, _ in self._channels} - self._finished:
             await self._finish(choice, out)
         self._end(name, out)
@@ -375,6 +385,7 @@ class _Stream:
 
     async def _cut(self, out: list[bytes]) -> None:
         """End a stream that broke its ceiling, as if the model had reached its length."""
+        await self._flush(out)
         for choice in {choice for choice, _ in self._channels} - self._finished:
             await self._finish(choice, out)
             if self._template is not None:

@@ -47,7 +47,8 @@ def _profile(name: str, entities: str) -> str:
     return f'[profiles.{name}]\nsays = "x"\n[profiles.{name}.inbound]{body}[profiles.{name}.outbound]{body}'
 
 
-CONTENT = ('default = "strict"\nstrictness = ["lenient", "strict"]\n' + _profile("lenient", "record") + _profile("strict", "redact")).encode()
+_PROFILES = _profile("lenient", "record") + _profile("strict", "redact")
+CONTENT = f'default = "strict"\nstrictness = ["lenient", "strict"]\n{_PROFILES}'.encode()
 
 ROLES = b"""
 [roles.reader]
@@ -73,7 +74,10 @@ on = "m"
 expect = ["permit", "deny", "unseen"]
 """
 
-SEE = '@id("see") @says("x") @owner("x") permit (principal in Gateway::Role::"reader", action == Gateway::Action::"model:see", resource);\n'
+SEE = (
+    '@id("see") @says("x") @owner("x") '
+    'permit (principal in Gateway::Role::"reader", action == Gateway::Action::"model:see", resource);\n'
+)
 
 
 def files(access: str, **changes: bytes) -> Files:

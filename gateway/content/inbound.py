@@ -20,6 +20,8 @@ from gateway.evidence import Direction, ScreenedRequest, Segment, Use, ValidRequ
 from gateway.ports import InspectorUnavailable
 from gateway.refusals import INSPECTION_UNAVAILABLE, Refusal
 
+CALLERS_KEYS = frozenset({"metadata", "parameters", "schema", "properties", "logit_bias"})  # below these, names are the caller's
+
 
 def put(body: Any, path: tuple[str | int, ...], text: str) -> None:
     """Write `text` at `path` of our own copy of the body."""
@@ -42,9 +44,11 @@ def _made_inert(segments: tuple[Segment, ...], body: dict[str, Any]) -> tuple[Se
 
 
 def json_path(path: tuple[str | int, ...]) -> str:
-    """Return `messages[0].content` for a path; property names come from our schema, so nothing of the caller's shows."""
+    """Return `messages[0].content` for a path. SECURITY: it ends before keys that callers choose, since those are their text."""
     out = ""
     for step in path:
+        if out.rpartition(".")[2] in CALLERS_KEYS:
+            break
         out += f"[{step}]" if isinstance(step, int) else f".{step}" if out else step
     return out
 

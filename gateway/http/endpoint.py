@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
+from gateway.house import House
 from gateway.http.intake import Inbound, Receive
 from gateway.http.ops import network_check
 from gateway.http.reply import Headers, render, stream_error
-from gateway.pipeline import House, serve
+from gateway.pipeline import serve
 from gateway.refusals import MALFORMED, Refusal
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]

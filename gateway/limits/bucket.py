@@ -14,11 +14,6 @@ from __future__ import annotations
 MINUTE_US = 60_000_000
 
 
-def cost_us(units: int, per_minute: int) -> int:
-    """Return the time that `units` take to flow back at a rate, rounded up."""
-    return -(-units * MINUTE_US // per_minute)
-
-
 def left(full_in_us: int, capacity: int, per_minute: int) -> int:
     """Return the whole units that fit a bucket which is full again in `full_in_us`."""
     units = (-(-capacity * MINUTE_US // per_minute) - full_in_us) * per_minute // MINUTE_US
@@ -51,7 +46,7 @@ class Bucket:
 
     def give_back(self, units: int, per_minute: int, mark_us: int, now_us: int) -> None:
         """Return `units` of the reservation that left `mark_us`, as far as time has not returned them."""
-        back_us = min(units * MINUTE_US // per_minute, mark_us - self.returned_us - now_us)
+        back_us = units * MINUTE_US // per_minute
         if back_us > 0:
             self.tat_us -= back_us
             self.returned_us += back_us

@@ -83,27 +83,29 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
 class Account:
     """The counters of one subject in one tier, or of one tenant."""
 
-    __slots__ = ("quota", "requests", "slots", "tokens")
+    __slots__ = ("quota", "quota_counts", "requests", "slots", "tokens")
 
     def __init__(self) -> None:
         self.requests = Bucket()
         self.tokens = Bucket()
         self.slots = Slots()
         self.quota = Quota()
+        self.quota_counts = False  # whether any charge had a quota: without one, what was used today is nothing to remember
 
     def idle(self, now_us: int, day: int) -> bool:
         """Return whether forgetting the account would change no decision."""
         self.slots.reap(now_us)
         spoken_for = self.requests.tat_us > now_us or self.tokens.tat_us > now_us
-        return not spoken_for and not self.slots and not self.quota.used_on(day)
+        return not spoken_for and not self.slots and not (self.quota_counts and self.quota.used_on(day))
 
 
 class Standing(msgspec.Struct, frozen=True):
     """How an account stands, for headers."""
 
-    numbers: Numbers
+    limit_requests: int
     requests_left: int
     requests_full_in_us: int
+    limit_tokens: int
     tokens_left: int
     tokens_full_in_us: int
 
@@ -122,6 +124,7 @@ def reserve(accounts: Sequence[Account], charge: Charge, now_s: float) -> Lease:
         account.requests.take(1, numbers.requests_per_minute, now_us)
         mark_us = account.tokens.take(charge.tokens, numbers.tokens_per_minute, now_us)
         account.quota.take(charge.day, charge.tokens)
+        account.quota_counts = account.quota_counts or numbers.daily_tokens is not None
         account.slots.hold(charge.lease_id, Held(expires_us, mark_us, charge.tokens, numbers.tokens_per_minute, charge.day))
     return lease_of(charge, standings(accounts, limits, now_us), now_s)
 
@@ -170,32 +173,45 @@ def standings(accounts: Sequence[Account], limits: Sequence[Numbers], now_us: in
 def standing(numbers: Numbers, requests_full_in_us: int, tokens_full_in_us: int) -> Standing:
     """Return how an account stands whose buckets are full again after these times."""
     return Standing(
-        numbers,
+        numbers.requests_per_minute,
         left(requests_full_in_us, numbers.burst, numbers.requests_per_minute),
         requests_full_in_us,
+        numbers.tokens_per_minute,
         left(tokens_full_in_us, numbers.tokens_per_minute, numbers.tokens_per_minute),
         tokens_full_in_us,
     )
 
 
 def tightest(all_of: Sequence[Standing]) -> Standing:
-    """Return the standing that will refuse first: the one with the fewest tokens left."""
-    return min(all_of, key=lambda one: one.tokens_left)
+    """Return what will refuse first: of requests and of tokens, the account with the fewest left."""
+    first = all_of[0]
+    for other in all_of[1:]:
+        requests = first if first.requests_left <= other.requests_left else other
+        tokens = first if first.tokens_left <= other.tokens_left else other
+        first = Standing(
+            requests.limit_requests,
+            requests.requests_left,
+            requests.requests_full_in_us,
+            tokens.limit_tokens,
+            tokens.tokens_left,
+            tokens.tokens_full_in_us,
+        )
+    return first
 
 
 def lease_of(charge: Charge, all_of: Sequence[Standing], now_s: float, *, degraded: bool = False) -> Lease:
     """Return the lease with what is left after it."""
-    tight = tightest(all_of) if len(all_of) > 1 else all_of[0]
+    tight = tightest(all_of)
     return Lease(
         id=charge.lease_id,
         keys=charge.key,
         reserved_tokens=charge.tokens,
         granted_at_s=now_s,
         expires_at_s=now_s + charge.lease_s,
-        limit_requests=tight.numbers.requests_per_minute,
+        limit_requests=tight.limit_requests,
         remaining_requests=tight.requests_left,
         reset_requests_s=tight.requests_full_in_us / 1_000_000,
-        limit_tokens=tight.numbers.tokens_per_minute,
+        limit_tokens=tight.limit_tokens,
         remaining_tokens=tight.tokens_left,
         reset_tokens_s=tight.tokens_full_in_us / 1_000_000,
         degraded=degraded,
@@ -205,10 +221,10 @@ def lease_of(charge: Charge, all_of: Sequence[Standing], now_s: float, *, degrad
 def headers(tight: Standing) -> Headers:
     """Return the rate-limit headers of an answer that took nothing."""
     return (
-        ("x-ratelimit-limit-requests", str(tight.numbers.requests_per_minute)),
+        ("x-ratelimit-limit-requests", str(tight.limit_requests)),
         ("x-ratelimit-remaining-requests", str(tight.requests_left)),
         ("x-ratelimit-reset-requests", f"{tight.requests_full_in_us / 1_000_000:.3f}"),
-        ("x-ratelimit-limit-tokens", str(tight.numbers.tokens_per_minute)),
+        ("x-ratelimit-limit-tokens", str(tight.limit_tokens)),
         ("x-ratelimit-remaining-tokens", str(tight.tokens_left)),
         ("x-ratelimit-reset-tokens", f"{tight.tokens_full_in_us / 1_000_000:.3f}"),
     )

@@ -115,7 +115,7 @@ def _entities(table: Table, outbound: bool) -> dict[str, EntityAction]:
     entities: dict[str, EntityAction] = {}
     for key in table.data:
         if not _ENTITY.fullmatch(key):
-            table.fault(f"`{key}` is no entity name: use capitals such as EMAIL_ADDRESS, or \"*\" for all others", key)
+            table.fault(f'`{key}` is no entity name: use capitals such as EMAIL_ADDRESS, or "*" for all others', key)
         if key == "SECRET":
             table.fault("secrets have their own rule: use `secrets`", key)
         action = EntityAction(table.choice(key, _ACTIONS))

@@ -38,9 +38,7 @@ ACTIONS: Mapping[str, str] = {
     "models.list": "models:list",
     "feedback": "feedback:send",
 }
-SERVICE_ACTIONS = frozenset(
-    {"moderate", "models:list", "feedback:send", "audit:read", "policy:explain", "content:reveal", "status:read"}
-)
+SERVICE_ACTIONS = frozenset({"moderate", "models:list", "feedback:send", "audit:read", "policy:explain", "content:reveal", "status:read"})
 
 CACHE_ENTRIES = 8192  # decisions kept; one is about 1 KiB
 

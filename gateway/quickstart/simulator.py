@@ -18,7 +18,7 @@ import msgspec
 
 from gateway.quickstart import canned
 from gateway.quickstart.canned import Behaviour
-from gateway.quickstart.completions import Call, Chat, Completion, Reply, chat_of, completion_of
+from gateway.quickstart.completions import Call, Reply, chat_of, completion_of
 
 _log = logging.getLogger("gateway.simulator")
 
@@ -338,6 +338,3 @@ async def _send_error(send: Send, refused: Refused) -> None:
         ]
     error = {"message": refused.message, "type": "invalid_request_error", "param": None, "code": refused.code}
     await _send_json(send, refused.status, {"error": error}, extra)
-
-
-__all__ = ["Chat", "Completion", "Refused", "Simulator", "SimulatorSettings"]

@@ -5,11 +5,28 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.http.sse import Event, SseError, SseParser, write_event
+from gateway.upstream.sse import Event, SseError, SseParser, write_event
 
 MAX = 64
 PIECES = st.sampled_from(
-    [b"data: ", b"data:", b"data", b"event: e", b": c", b"\n", b"\r", b"\r\n", b"\n\n", b"x", b'{"a":1}', b"\xef\xbb\xbf", b"\xef", b"\xc3\xa9", b"\xff", b"\0"]
+    [
+        b"data: ",
+        b"data:",
+        b"data",
+        b"event: e",
+        b": c",
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b"\n\n",
+        b"x",
+        b'{"a":1}',
+        b"\xef\xbb\xbf",
+        b"\xef",
+        b"\xc3\xa9",
+        b"\xff",
+        b"\0",
+    ]
 )
 STREAMS = st.one_of(st.lists(PIECES, max_size=40).map(b"".join), st.binary(max_size=120))
 

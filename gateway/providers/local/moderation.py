@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ HARMFUL = HEADS.index("harmful")
 SHORT, LONG = 48, 512  # words a window holds
 SHORT_STEP, LONG_STEP = 16, 256  # a role that is judged whole: where windows of a long text end
 KNOWN_WORDS = 32_768  # rows of the table of words met: 2.3 MB with its dictionary
+FEW = 8  # words up to which a stream's delta is taken one at a time
 RULE_SCORE = 0.9  # what a matched attack rule lifts the attack head to
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -131,6 +133,32 @@ class KnownWords:
         return rows, ids
 
 
+class FewWords:
+    """The same contributions as `LinearModerator.recent`, one word at a time in whole numbers: a stream's word is too little for a
+    vectorised pass, whose fixed cost is ten times this. Bounded like `KnownWords`."""
+
+    def __init__(self, weights: Weights, known: KnownWords, capacity: int = 8_192) -> None:
+        self._weights = weights
+        self._known = known
+        self._capacity = capacity
+        self._rows: dict[str, tuple[int, list[int]]] = {}
+        self._pair_by = [int(n) for n in np.broadcast_to(weights.pair_by, (len(HEADS),))]
+
+    def of(self, word: str, one_before: int, two_before: int) -> tuple[list[int], int]:
+        """Return the word's contribution by head, pairs included, and its hash."""
+        found = self._rows.get(word)
+        if found is None:
+            rows, ids = self._known.of([word])
+            if len(self._rows) >= self._capacity:
+                self._rows.clear()
+            found = self._rows[word] = (int(ids[0]), rows[0].tolist())
+        own, row = found
+        pair = self._weights.pair
+        near = pair[features.pair_bucket(one_before, own, 1)].tolist()
+        far = pair[features.pair_bucket(two_before, own, 2)].tolist()
+        return [r + (a + b) * by for r, a, b, by in zip(row, near, far, self._pair_by, strict=True)], own
+
+
 class LinearModerator:
     """Implements `ports.Moderator`. One a process; not shared between threads."""
 
@@ -143,6 +171,8 @@ class LinearModerator:
         self.rules = AttackRules()
         k = np.arange(LONG + 1, dtype=np.float64)
         self.unit_at = self._weights.unit / np.sqrt(k + 1.0)[:, None]
+        self.unit_rows: list[list[float]] = self.unit_at.tolist()
+        self.few = FewWords(self._weights, self.known)
 
     @property
     def weights(self) -> Weights:
@@ -180,6 +210,11 @@ class LinearSession:
         self._best = np.full(len(HEADS), -50.0)
         self._tail = "\n"
         self._ruled = False
+        self._recent: deque[list[int]] = deque()  # contributions of words not yet in `_sums`: streams take few at a time
+        self._window: deque[list[int]] = deque(maxlen=SHORT)
+        self._window_sum = [0] * len(HEADS)
+        self._shift: list[float] = (model.weights.bias - self._short_point).tolist()
+        self._known_scores: dict[str, float] | None = None
 
     def feed(self, words: str) -> dict[str, float]:
         """Add text that ends at a word boundary. Returns the score of all text so far; for `assistant` it never falls."""
@@ -188,20 +223,72 @@ class LinearSession:
             self._ruled = bool(self._model.rules.found(seen))
             self._tail = _from_space(seen[-LONGEST:]) if len(seen) > LONGEST else seen
         found = features.words(words)
+        if self._streams and len(found) <= FEW:
+            changed = [self._step(word) for word in found]
+            if self._known_scores is None or any(changed):
+                self._known_scores = self._scores(self._best)
+            return self._known_scores
+        self._known_scores = None
+        self._fold()
         for at in range(0, len(found), 4096):  # memory stays flat on a text of any size
             self._add(found[at : at + 4096])
         best = self._best if self._streams else np.maximum(self._best, self._ending())
         return self._scores(best)
 
+    def _step(self, word: str) -> bool:
+        """Take one word of a stream; tell whether a maximum rose. The same numbers as `_add`, in the same order of operations."""
+        row, own = self._model.few.of(word, int(self._before[1]), int(self._before[0]))
+        self._before = np.array([self._before[1], own], dtype=np.uint32)
+        self._recent.append(row)
+        self._count += 1
+        window, total = self._window, self._window_sum
+        if len(window) == SHORT:
+            old = window[0]
+            self._window_sum = total = [t + n - o for t, n, o in zip(total, row, old, strict=True)]
+        else:
+            self._window_sum = total = [t + n for t, n in zip(total, row, strict=True)]
+        window.append(row)
+        units = self._model.unit_rows[len(window)]
+        best = self._best.tolist()
+        logits = [t * u + s for t, u, s in zip(total, units, self._shift, strict=True)]
+        rose = any(new > old for new, old in zip(logits, best, strict=True))
+        if rose:
+            self._best = np.array([max(new, old) for new, old in zip(logits, best, strict=True)])
+        if len(self._recent) >= LONG_STEP or (self._count % LONG_STEP == 0 and self._count >= LONG):
+            before = self._best
+            self._fold()
+            return rose or bool((self._best > before).any())
+        return rose
+
+    def _fold(self) -> None:
+        """Move words taken one at a time into the running sums, judging the long windows that ended among them."""
+        if not self._recent:
+            return
+        rows = np.array(self._recent, dtype=np.int64)
+        self._recent.clear()
+        self._grow(rows, self._count - len(rows), short=False)
+
     def _add(self, words: list[str]) -> None:
         contributions, self._before = self._model.recent(words, self._before)
-        held = len(self._sums) - 1
-        sums = np.concatenate([self._sums, np.cumsum(contributions, axis=0) + self._sums[-1]])
-        ends = np.arange(held + 1, held + 1 + len(words))
-        positions = np.arange(self._count + 1, self._count + 1 + len(words))
+        count = self._count
         self._count += len(words)
+        self._grow(contributions, count, short=True)
+        if self._streams:
+            for row in contributions[-SHORT:].tolist():
+                self._window.append(row)
+            self._window_sum = [sum(column) for column in zip(*self._window, strict=True)]
+
+    def _grow(self, contributions: Int64s, count: int, *, short: bool) -> None:
+        """Append contributions after `count` words and judge the windows that end among them."""
+        held = len(self._sums) - 1
+        added = len(contributions)
+        sums = np.concatenate([self._sums, np.cumsum(contributions, axis=0) + self._sums[-1]])
+        ends = np.arange(held + 1, held + 1 + added)
+        positions = np.arange(count + 1, count + 1 + added)
         for size, step, point in ((SHORT, SHORT_STEP, self._short_point), (LONG, LONG_STEP, self._long_point)):
             if self._streams and size == SHORT:
+                if not short:
+                    continue
                 chosen, at = ends, positions
             else:
                 due = (positions % step == 0) & (positions >= size)

@@ -22,6 +22,7 @@ GRAM_BITS = 18
 PAIR_BITS = 18
 WORD_BITS = 18
 MAX_WORD_CHARS = 24
+_MASK = (1 << 64) - 1
 START = 0x9E3779B9  # the word before the first word
 
 Int64s = NDArray[np.int64]
@@ -54,6 +55,14 @@ def pair_buckets(before: UInt32s, ids: UInt32s, salt: int) -> Int64s:
     """Return the bucket of each word with another word before it; `salt` keeps neighbours and skipped neighbours apart."""
     joined = (before.astype(np.uint64) << np.uint64(32)) | ids.astype(np.uint64)
     return (_mix(joined + np.uint64(salt)) >> np.uint64(64 - PAIR_BITS)).astype(np.int64)
+
+
+def pair_bucket(before: int, own: int, salt: int) -> int:
+    """Return what `pair_buckets` gives for one pair, in plain whole numbers."""
+    value = ((before << 32) | own) + salt
+    mixed = ((value ^ (value >> 31)) * 0x9E3779B97F4A7C15) & _MASK
+    mixed = ((mixed ^ (mixed >> 29)) * 0xBF58476D1CE4E5B9) & _MASK
+    return mixed >> (64 - PAIR_BITS)
 
 
 def grams(row: Sequence[str]) -> tuple[Int64s, Int64s]:

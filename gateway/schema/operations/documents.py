@@ -12,7 +12,7 @@ from typing import Any
 from gateway.evidence import Role, Use
 from gateway.schema.operations.spec import Draft, Path, refuse
 
-MAX_NODES = 5_000  # all tools of a request together seldom hold a tenth of it
+MAX_NODES = 20_000  # a request's documents together; 128 tools of common size hold a quarter of it
 
 _PROSE = frozenset({"description", "title", "default", "example", "examples", "$comment", "markdownDescription"})
 # Words of JSON Schema itself: they say nothing of the caller's.
@@ -26,15 +26,15 @@ _LONG_NUMBER = 7  # digits from which a number may be an identifier of somebody
 
 
 def name_document(draft: Draft, document: Any, path: Path, role: Role) -> None:
-    """Name every text of the document at `path`. Refuses references out of the document and documents beyond `MAX_NODES`."""
+    """Name every text of the document at `path`. Refuses references out of the document, and what goes beyond `MAX_NODES`."""
     labels: dict[str, None] = {}
     stack: list[tuple[Any, Path, bool]] = [(document, path, False)]
-    nodes = 0
+    before = draft.nodes
     while stack:
         node, at, prose = stack.pop()
-        nodes += 1
-        if nodes > MAX_NODES:
-            raise refuse(path, draft.names, "the document holds too many values")
+        draft.nodes += 1
+        if draft.nodes > MAX_NODES:
+            raise refuse(path, draft.names, "the request's documents hold too many values")
         if isinstance(node, str):
             if prose:
                 draft.text(at, node, role, Use.CONTENT)
@@ -54,7 +54,7 @@ def name_document(draft: Draft, document: Any, path: Path, role: Role) -> None:
             stack.extend((node[index], (*at, index), prose) for index in range(len(node) - 1, -1, -1))
         elif isinstance(node, (int, float)) and not isinstance(node, bool) and len(digits := str(node)) >= _LONG_NUMBER:
             labels[digits] = None
-    draft.extra_tokens += 2 * nodes  # quotes, colons, braces
+    draft.extra_tokens += 2 * (draft.nodes - before)  # quotes, colons, braces
     if labels:
         draft.text(path, "\n".join(labels), role, Use.LABEL)
 

@@ -44,7 +44,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 class Draft:
     """A body on its way to being valid: our own copy of its top level, and what was found in it so far."""
 
-    __slots__ = ("body", "extra_tokens", "grants", "names", "segments", "tokenizer", "uninspected")
+    __slots__ = ("body", "extra_tokens", "grants", "names", "nodes", "segments", "tokenizer", "uninspected")
 
     def __init__(self, body: dict[str, Any], grants: frozenset[str], names: frozenset[str], tokenizer: Tokenizer | None) -> None:
         self.body = body
@@ -53,6 +53,7 @@ class Draft:
         self.tokenizer = tokenizer
         self.segments: list[Segment] = []
         self.uninspected: list[str] = []
+        self.nodes = 0  # values of free-form documents walked so far
         self.extra_tokens = 0  # what the model reads beyond the segments: images, the punctuation of schemas
 
     def text(self, path: Path, text: str, role: Role, use: Use) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.http.sse import DONE, KEEP_ALIVE, Event, SseError, SseParser, data_event, write_event
+from gateway.upstream.sse import DONE, KEEP_ALIVE, Event, SseError, SseParser, data_event, write_event
 
 
 def parse(*parts: bytes, max_event_bytes: int = 1 << 20) -> list[Event]:

@@ -29,7 +29,10 @@ def read_faults(directory) -> str:
 
 
 def test_every_fault_is_reported_at_once_with_file_and_line():
-    access = '// a comment; with a semicolon\n@says("x; y")\npermit (principal, action, resource);\n\n@id("f")\n@tier("q")\nforbid (principal, action, resource)\nwhen { context.huor > 3 };\n'
+    access = (
+        '// a comment; with a semicolon\n@says("x; y")\npermit (principal, action, resource);\n\n'
+        '@id("f")\n@tier("q")\nforbid (principal, action, resource)\nwhen { context.huor > 3 };\n'
+    )
     found = faults_of(
         access,
         limits_toml=LIMITS.replace(b"concurrent = 1\n", b"concurrent = 0\n"),
@@ -209,9 +212,7 @@ def test_the_starter_invariants_refuse_a_set_that_lets_auditors_use_models(tmp_p
         b'resource is Gateway::Model);\n'
     )
     content["roles.toml"] = content["roles.toml"].replace(b'clearance = "public"', b'clearance = "internal"')
-    content["tests/access.toml"] = TESTS.replace(b"[models.m]", b"[models.m2]").split(b"[models")[0] + TESTS[TESTS.index(b"[[test]]") :].replace(
-        b'"m"', b'"assistant"'
-    )
+    content["tests/access.toml"] = TESTS[TESTS.index(b"[[test]]") :].replace(b'"m"', b'"assistant"')
     write(tmp_path, content)
     assert load_policies(tmp_path, invariants=None, routes=None)
     with pytest.raises(PolicyFaults, match="whoever reads the audit log uses no model"):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
+import threading
 
 import pytest
+import uvloop
 from faults.scripted_backend import OK, OK_BODY, Exchange, ScriptedBackend, chunk
 
 from gateway.ports import UpstreamError
@@ -161,11 +165,13 @@ async def test_bytes_nobody_asked_for_never_become_the_next_answer(surplus, when
         await client.aclose()
 
 
-async def test_bytes_still_unread_in_the_kernel_are_seen_before_a_connection_is_used_again():
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_bytes_still_unread_in_the_kernel_are_seen_before_a_connection_is_used_again(run):
     """The event loop has not run since they came, so only a look at the socket can tell (response queue poisoning)."""
-    import socket
-    import threading
+    run(_poison_in_the_kernel())
 
+
+async def _poison_in_the_kernel() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     first_done, poisoned = threading.Event(), threading.Event()
 
@@ -239,8 +245,6 @@ def test_plaintext_elsewhere_has_to_be_called_unsafe():
 
 
 def test_a_tls_context_that_does_not_verify_is_refused():
-    import ssl
-
     context = ssl.create_default_context()
     context.check_hostname = False
     with pytest.raises(ValueError, match="verify"):

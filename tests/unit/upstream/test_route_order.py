@@ -48,7 +48,11 @@ def test_every_backend_is_in_the_order_once(draw):
             Operation.CHAT,
             "/openai/deployments/a%2F..%2Fb%3Fc/chat/completions?api-version=2024-10-21",
         ),
-        (Backend(name="x", base_url="", dialect=Dialect.AZURE), Operation.COMPLETIONS, "/openai/deployments/m/completions?api-version=2024-10-21"),
+        (
+            Backend(name="x", base_url="", dialect=Dialect.AZURE),
+            Operation.COMPLETIONS,
+            "/openai/deployments/m/completions?api-version=2024-10-21",
+        ),
         (Backend(name="x", base_url="", dialect=Dialect.PLAIN), Operation.INFER, "/v2/models/m/infer"),
         (Backend(name="x", base_url="", dialect=Dialect.PLAIN), Operation.SCORE, "/models/m/score"),
         (Backend(name="x", base_url="", dialect=Dialect.PLAIN, path="/predict"), Operation.SCORE, "/predict"),

@@ -48,7 +48,7 @@ _END = r"(?:$|[^0-9A-Za-z])"
 
 
 def recognizers(*, dates: bool = False) -> list[Recognizer]:
-    return [*_records(), *_persons(dates=dates)]
+    return [*_records(), *_persons(), *(_dates() if dates else ())]
 
 
 def _records() -> list[Rule]:
@@ -88,8 +88,8 @@ def _records() -> list[Rule]:
     ]
 
 
-def _persons(*, dates: bool) -> list[Rule]:
-    rules = [
+def _persons() -> list[Rule]:
+    return [
         Rule(
             "bank_account",
             "US_BANK_NUMBER",
@@ -142,17 +142,8 @@ def _persons(*, dates: bool) -> list[Rule]:
             + r"(?:[ ]?A:[ ])?",
         ),
     ]
-    if dates:
-        rules.append(
-            Rule(
-                "date",
-                "DATE_TIME",
-                _DATE + r"(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?Z?)?",
-                left=r"\b",
-                right=_END,
-                phrase=True,
-                score=0.7,
-                rank=WEAK,
-            )
-        )
-    return rules
+
+
+def _dates() -> list[Rule]:
+    time = r"(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?Z?)?"
+    return [Rule("date", "DATE_TIME", _DATE + time, left=r"\b", right=_END, phrase=True, score=0.7, rank=WEAK)]

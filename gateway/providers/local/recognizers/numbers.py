@@ -192,10 +192,12 @@ def _chains(data: bytes, runs: list[tuple[int, int]], index: int) -> list[Chain]
 
 
 def _spaced_out(data: bytes, runs: list[tuple[int, int]], index: int) -> bool:
-    """Tell whether a chain of twelve or more single digits begins here: only a card is written so."""
-    if index + 12 > len(runs) or runs[index + 11][1] - runs[index][0] > 2 * 12 + 11:
+    """Tell whether a chain of twelve or more single digits over one separator begins here: only a card is written so."""
+    start = runs[index][0]
+    if index + 12 > len(runs) or runs[index + 11][1] - start > 12 + 11:
         return False
-    return all(end - begin == 1 for begin, end in runs[index : index + 12])
+    window = data[start : start + 23]
+    return window[0::2].isdigit() and window[1] in b" -." and len(set(window[1::2])) == 1 and len(window) == 23
 
 
 def _spaced_card(data: bytes, runs: list[tuple[int, int]], index: int, out: list[Found]) -> None:
