@@ -79,7 +79,9 @@ class Summary:
 class Application:
     """One serving process. Made by `build`; `start` returns when the data port listens."""
 
-    def __init__(self, settings: Settings, house: House, log: AuditLog, inspected: Inspection, summary: Summary, ner: Any, keysets: KeySets) -> None:
+    def __init__(
+        self, settings: Settings, house: House, log: AuditLog, inspected: Inspection, summary: Summary, ner: Any, keysets: KeySets
+    ) -> None:
         self.settings = settings
         self.house = house
         self.log = log
@@ -230,7 +232,7 @@ class Application:
         """Drain within the grace, then close the ports, the inspectors and, last, the log."""
         self.drain()
         end_s = time.monotonic() + self.settings.server.drain_s
-        while self.house.active.active > 0 and time.monotonic() < end_s:
+        while self.house.active.active > 0 and time.monotonic() < end_s:  # noqa: ASYNC110 - a drain is not worth an event in the hot path
             await asyncio.sleep(0.02)
         for server in self._servers:
             server.should_exit = True

@@ -129,6 +129,7 @@ class Exchange:
                 "policy_digest": self.permit.policy_digest,
                 "obligations": self.permit.obligations,
                 "route": self.permit.route,
+                "roles": sorted(self.permit.roles),
             }
         return fields
 

@@ -48,6 +48,7 @@ def compile_rules(profile: ContentProfile, digest: str, *, ner_enabled: bool) ->
         key=f"{digest}/{profile.name}/{int(ner_enabled)}".encode(),
         inbound=direction_rules(profile.inbound, ner_enabled=ner_enabled, digest=digest),
         outbound=direction_rules(profile.outbound, ner_enabled=ner_enabled, digest=digest),
+        restore=profile.restore,
     )
 
 

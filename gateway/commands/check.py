@@ -62,7 +62,7 @@ def policy_faults(directory: Path, settings: Settings | None) -> list[str]:
     invariants = Path(settings.policies.invariants) if settings is not None and settings.policies.invariants else None
     zones = Zones(dict(settings.network.zones)) if settings is not None else None
     try:
-        load_policies(directory, invariants=invariants, routes=routes, zones=zones)
+        load_policies(directory, invariants=invariants, routes=routes, zones=zones, bad_sets=True)
     except PolicyFaults as found:
         return [str(f) for f in found.faults]
     return []

@@ -80,5 +80,5 @@ async def screen(valid: ValidRequest, rules: Rules, inspection: Inspection, *, n
         valid=valid,
         payload=msgspec.json.encode(body),
         verdict=verdicts.verdict(findings, inspection.inspectors.names, degraded=outcome.degraded, cached=outcome.cached),
-        restorer=pseudonyms,
+        restorer=pseudonyms if rules.restore and not pseudonyms.empty else None,
     )

@@ -190,7 +190,8 @@ class Inspection:
             language = self.inspectors.language(text)
             if language != "und" and language not in side.languages:
                 unsupported = language
-        finding = Finding(tuple(spans), tuple((head, round(score, 4)) for head, score in scores.items()), tuple(sorted(hidden)), unsupported, degraded)
+        rounded = tuple((head, round(score, 4)) for head, score in scores.items())
+        finding = Finding(tuple(spans), rounded, tuple(sorted(hidden)), unsupported, degraded)
         noted, blocking = judged(finding, scores, side, segment.role)
         return msgspec.structs.replace(finding, noted=noted, blocking=blocking)
 

@@ -76,3 +76,4 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     key: bytes
     inbound: DirectionRules
     outbound: DirectionRules
+    restore: bool = False  # towards the caller, their own values come back in place of pseudonyms

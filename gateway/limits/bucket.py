@@ -46,7 +46,7 @@ class Bucket:
 
     def give_back(self, units: int, per_minute: int, mark_us: int, now_us: int) -> None:
         """Return `units` of the reservation that left `mark_us`, as far as time has not returned them."""
-        back_us = units * MINUTE_US // per_minute
+        back_us = min(units * MINUTE_US // per_minute, mark_us - self.returned_us - now_us)
         if back_us > 0:
             self.tat_us -= back_us
             self.returned_us += back_us

@@ -55,7 +55,7 @@ def starter_policies() -> Path:
     """Return the policy set that comes with the gateway, installed or in a checkout."""
     package = Path(gateway.__file__).resolve().parent
     installed = package / "starter_policies"
-    return installed if installed.is_dir() else package.parent / "policies"
+    return installed if installed.is_dir() else (package.parent / "policies").resolve()
 
 
 def prepare(directory: Path) -> None:
@@ -82,6 +82,8 @@ def settings_text(directory: Path, policies: Path, ports: Ports, issuer: str, *,
     url = backend or f"http://127.0.0.1:{ports.simulator}/v1"
     plain = f"http://127.0.0.1:{ports.simulator}"
     quote = msgspec.json.encode
+    fixed = policies.with_name("policies.invariants.toml")
+    invariants = fixed if policies == starter_policies() and fixed.is_file() else None
     lines = [
         "# Written by `gateway quickstart`; development only.",
         "[server]",
@@ -91,6 +93,7 @@ def settings_text(directory: Path, policies: Path, ports: Ports, issuer: str, *,
         'instance = "quickstart"',
         "[policies]",
         f"directory = {quote(str(policies)).decode()}",
+        *([f"invariants = {quote(str(invariants)).decode()}"] if invariants is not None else []),
         "[audit]",
         f"directory = {quote(str(directory / 'audit')).decode()}",
         f"key = {quote('file:' + str(directory / 'audit.key')).decode()}",
