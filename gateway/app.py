@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 import ssl
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -260,6 +260,12 @@ def server_tls(files: Tls) -> ssl.SSLContext:
     return context
 
 
+def new_id() -> str:
+    """Return a random request id in the form of a UUID of version 4."""
+    h = os.urandom(16).hex()
+    return f"{h[:8]}-{h[8:12]}-4{h[13:16]}-{'89ab'[int(h[16], 16) & 3]}{h[17:20]}-{h[20:]}"
+
+
 def new_nonce() -> str:
     """Return four characters for a request's pseudonyms."""
     number = secrets.randbits(24)
@@ -306,7 +312,7 @@ async def build(settings: Settings, *, unsafe_development: bool = False) -> Appl
         unauthenticated=summary,
         wall_s=time.time,
         mono_s=time.monotonic,
-        new_id=lambda: str(uuid.uuid4()),
+        new_id=new_id,
         nonce=new_nonce,
         categories=openai_categories,
         instance=settings.server.instance,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -55,7 +56,8 @@ class Inbound(Protocol):
 
     def header(self, name: bytes) -> bytes | None: ...
     async def body(self, max_bytes: int) -> bytes: ...
-    async def gone(self) -> None: ...
+    def on_gone(self, callback: Callable[[], object]) -> None: ...
+    def stop_watching(self) -> None: ...
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -231,16 +233,15 @@ async def deliver(
         note(outcome, prompt, house, exchange)
         return
     serving = asyncio.current_task()
-    watch = asyncio.ensure_future(inbound.gone())
     if serving is not None:
-        watch.add_done_callback(lambda done: None if done.cancelled() else serving.cancel())
+        inbound.on_gone(serving.cancel)
     answer: Answer | None = None
     outcome = Outcome()
     try:
         answer = await forward(prompt, opened, house, exchange)
         await pour(answer, prompt, house, exchange, sink, base_headers(exchange), outcome)
     finally:
-        watch.cancel()
+        inbound.stop_watching()
         if answer is not None:
             await answer.aclose()
         note(outcome, prompt, house, exchange)

@@ -19,6 +19,7 @@ from gateway.content.rules import NER_TYPES, Action, DirectionRules, Rules
 from gateway.evidence import Direction, Role, Segment, Span, Use
 from gateway.ports import InspectorUnavailable, Moderator, NerDetector, SpanDetector
 
+MAX_BASES = 4_096  # profiles x directions x tenants in use; beyond it they are made again
 SEPARATOR = "\x1f"
 BORDER = 160  # code points taken from each side of a message border
 MIN_LANGUAGE_LETTERS = 40  # shorter texts have no reliable language
@@ -118,6 +119,7 @@ class Inspection:
         self.inspectors = inspectors
         self.cache = cache
         self._versions = "|".join(inspectors.names).encode()
+        self._bases: dict[tuple[bytes, Direction, str], hashlib.blake2b] = {}
 
     async def findings(
         self, segments: Sequence[Segment], rules: Rules, direction: Direction, scope: Scope, deadline_s: float
@@ -127,7 +129,7 @@ class Inspection:
         `deadline_s` is monotonic. Raises `InspectorUnavailable` when the rules do not let an absent inspector pass.
         """
         side = rules.inbound if direction is Direction.INBOUND else rules.outbound
-        base = self.cache.prefix(rules.key, direction.encode(), scope.tenant.encode(), self._versions)
+        base = self._base(rules.key, direction, scope.tenant)
         results: list[Finding | None] = []
         missing: list[int] = []
         keys: list[bytes] = []
@@ -148,6 +150,16 @@ class Inspection:
                 results[at] = finding
                 self.cache.put(keys[at], finding)
         return [f for f in results if f is not None], not missing
+
+    def _base(self, rules_key: bytes, direction: Direction, tenant: str) -> hashlib.blake2b:
+        """Return the keyed hash over everything but the text, ready to be copied."""
+        key = (rules_key, direction, tenant)
+        base = self._bases.get(key)
+        if base is None:
+            if len(self._bases) >= MAX_BASES:
+                self._bases.clear()
+            base = self._bases[key] = self.cache.prefix(rules_key, direction.encode(), tenant.encode(), self._versions)
+        return base
 
     async def _inspect(self, segments: list[Segment], side: DirectionRules, deadline_s: float) -> list[Finding]:
         names: list[list[Span]] = [[] for _ in segments]

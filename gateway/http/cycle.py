@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import http
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent, HTTPScope
@@ -56,6 +57,9 @@ class Connection(Protocol):
         ...
 
 
+LEAVING = "gateway.leaving"  # the ASGI extension by which an application learns at once that its client has left
+
+
 class Cycle:
     """The ASGI side of one exchange."""
 
@@ -65,6 +69,7 @@ class Cycle:
         "_default_headers",
         "_expects_continue",
         "_head",
+        "_leaving",
         "_left",
         "body",
         "body_bytes",
@@ -101,11 +106,21 @@ class Cycle:
         self._head: bytes | None = None
         self._chunked = False
         self._left = 0
+        self._leaving: Callable[[], object] | None = None
+        scope["extensions"] = {LEAVING: {"watch": self.watch}}
 
     def disconnect(self) -> None:
         """Note that nothing more can be read or written."""
         self.disconnected = True
         self.news.set()
+        if self._leaving is not None and not self.complete:
+            self._leaving()
+
+    def watch(self, callback: Callable[[], object] | None) -> None:
+        """Call `callback` once when the client leaves before the answer is complete; None ends the watch. Costs no task."""
+        self._leaving = callback
+        if callback is not None and self.disconnected:
+            callback()
 
     async def run(self, app: ASGI3Application) -> None:
         """Run the application; an answer it left unfinished becomes a 500 or a broken connection, never a hanging one."""

@@ -5,9 +5,11 @@ The credential is looked at before a single body byte is. Trailers never reach u
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from gateway.http.cycle import LEAVING
 from gateway.ports import ClientGone
 from gateway.refusals import MALFORMED, TOO_LARGE, UNSUPPORTED_MEDIA, Refusal
 
@@ -20,7 +22,7 @@ _JSON = frozenset({b"application/json", b"application/json; charset=utf-8", b"ap
 class Inbound:
     """One request as received: method, path, header snapshot, peer, and its body on demand."""
 
-    __slots__ = ("_receive", "headers", "left", "method", "path", "peer")
+    __slots__ = ("_receive", "_watch", "_watching", "headers", "left", "method", "path", "peer")
 
     def __init__(self, scope: MutableMapping[str, Any], receive: Receive) -> None:
         self.method: str = scope["method"]
@@ -29,6 +31,8 @@ class Inbound:
         client = scope.get("client")
         self.peer: str = client[0] if client else ""
         self._receive = receive
+        self._watch = scope.get("extensions", {}).get(LEAVING, {}).get("watch")
+        self._watching: asyncio.Task[None] | None = None
         self.left = False
 
     def header(self, name: bytes) -> bytes | None:
@@ -75,8 +79,25 @@ class Inbound:
                 break
         return b"".join(parts)
 
-    async def gone(self) -> None:
-        """Return when the client has left."""
+    def on_gone(self, callback: Callable[[], object]) -> None:
+        """Call back once if the client leaves. Only after the body was read."""
+
+        def leave() -> None:
+            self.left = True
+            callback()
+
+        if self._watch is not None:
+            self._watch(leave)
+        else:
+            self._watching = asyncio.ensure_future(self._until_gone(leave))
+
+    def stop_watching(self) -> None:
+        if self._watch is not None:
+            self._watch(None)
+        elif self._watching is not None:
+            self._watching.cancel()
+
+    async def _until_gone(self, leave: Callable[[], None]) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             continue
-        self.left = True
+        leave()

@@ -81,8 +81,11 @@ class Forwarder:
         self._budgets = {name: RetryBudget(budget) for name in self._routes}
         self._agent = (b"user-agent", user_agent.encode("ascii"))
         self._slots: dict[str, _Slot] = {}
+        self._paths: dict[tuple[str, str, Operation], str | None] = {}
         for route in self._routes.values():
             for backend in route.backends:
+                for operation in Operation:
+                    self._paths[route.name, backend.name, operation] = upstream_path(backend, route.name, operation)
                 known = self._slots.get(backend.name)
                 if known is None:
                     self._slots[backend.name] = _Slot(backend, clients[backend.name], breaker or BreakerRules())
@@ -152,7 +155,7 @@ class Forwarder:
         self, slot: _Slot, backend: Backend, ticket: Ticket, task: _Task, attempts: int
     ) -> Answer | UpstreamFiltered | Failure:
         """Ask one backend once. INVARIANT: the ticket is reported, or handed to the answer, on every path."""
-        path = upstream_path(backend, task.route, task.operation)
+        path = self._paths[task.route, backend.name, task.operation]
         response: Response | None = None
         outcome: Outcome | None = Outcome.NEUTRAL  # None once the ticket is the answer's
         try:
@@ -236,8 +239,9 @@ def _payload(backend: Backend, task: _Task) -> bytes:
 
 
 def _fits(response: Response, stream: bool) -> bool:
-    kind = response.header(b"content-type").split(b";", 1)[0].strip().lower()
-    return kind == (b"text/event-stream" if stream else b"application/json")
+    wanted = b"text/event-stream" if stream else b"application/json"
+    kind = response.header(b"content-type")
+    return kind == wanted or kind.split(b";", 1)[0].strip().lower() == wanted
 
 
 def _status_failure(slot: _Slot, response: Response) -> Failure:

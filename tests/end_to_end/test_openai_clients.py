@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -14,8 +15,19 @@ from gateway.quickstart.demonstration import HARMFUL, INJECTION
 SECRETISH = "Please write to jane.roe@example.com about it, or ask for card 4111 1111 1111 1111."
 
 
+OPEN: list[OpenAI] = []
+
+
+@pytest.fixture(autouse=True)
+def closed_clients() -> Iterator[None]:
+    yield
+    while OPEN:
+        OPEN.pop().close()
+
+
 def client(house: Any, who: str = "developer", base: str = "/v1", **more: Any) -> OpenAI:
-    return OpenAI(base_url=house.url + base, api_key=house.token(who), **more)
+    OPEN.append(OpenAI(base_url=house.url + base, api_key=house.token(who), **more))
+    return OPEN[-1]
 
 
 def user(text: str) -> list[dict[str, str]]:
@@ -45,6 +57,7 @@ def test_azure_client(house: Any, deployment: str | None) -> None:
     azure = AzureOpenAI(
         azure_endpoint=house.url, azure_ad_token=house.token("developer"), api_version="2024-10-21", azure_deployment=deployment
     )
+    OPEN.append(azure)
     answer = azure.chat.completions.create(model="assistant", messages=user("Hello"))
     assert answer.choices[0].message.content
 
@@ -132,7 +145,8 @@ def test_denials(house: Any, who: str, model: str, error: type[openai.APIStatusE
 
 def test_a_wrong_token(house: Any) -> None:
     with pytest.raises(openai.AuthenticationError) as caught:
-        OpenAI(base_url=house.url + "/v1", api_key="wrong").chat.completions.create(model="assistant", messages=user("Hello"))
+        with OpenAI(base_url=house.url + "/v1", api_key="wrong") as stranger:
+            stranger.chat.completions.create(model="assistant", messages=user("Hello"))
     assert caught.value.code == "invalid_token"
 
 

@@ -50,29 +50,24 @@ def test_a_wait_that_was_announced_is_enough(capacity: int, per_minute: int, uni
             assert bucket.wait_us(units, capacity, per_minute, wait_us - 1) > 0
 
 
-@settings(max_examples=300)
-@given(
-    capacity=st.integers(1, 40),
-    per_minute=st.integers(1, 2_000),
-    steps=st.lists(
-        st.one_of(
-            st.tuples(st.just("pause"), st.integers(0, 20_000_000), st.just(0)),
-            st.tuples(st.just("reserve"), st.integers(1, 40), st.just(0)),
-            st.tuples(st.just("settle"), st.integers(0, 5), st.integers(0, 40)),
-        ),
-        max_size=80,
-    ),
+# One unit a second and small numbers: reservations, pauses and returns meet at their borders, where the mistakes are.
+_STEPS = st.one_of(
+    st.tuples(st.just("pause"), st.integers(1, 6), st.just(0)),
+    st.tuples(st.just("reserve"), st.integers(1, 8), st.just(0)),
+    st.tuples(st.just("settle"), st.integers(0, 3), st.sampled_from([0, 0, 0, 1, 8])),
 )
-def test_giving_back_never_lets_more_be_used_than_the_rate_allows(
-    capacity: int, per_minute: int, steps: list[tuple[str, int, int]]
-) -> None:
+
+
+@settings(max_examples=1000, deadline=None)
+@given(capacity=st.integers(3, 8), steps=st.lists(_STEPS, min_size=6, max_size=40))
+def test_giving_back_never_lets_more_be_used_than_the_rate_allows(capacity: int, steps: list[tuple[str, int, int]]) -> None:
     """The proof of the mark: what was used, counted when it was granted, keeps to the bucket whatever was reserved beside it."""
-    bucket, now_us = Bucket(), 0
+    bucket, now_us, per_minute = Bucket(), 0, 60
     grants: list[list[int]] = []  # when, units in the end
     live: list[tuple[int, int, int]] = []  # grant, reserved, mark
     for what, first, second in steps:
         if what == "pause":
-            now_us += first
+            now_us += first * 1_000_000
         elif what == "reserve":
             if first <= capacity and bucket.wait_us(first, capacity, per_minute, now_us) <= 0:
                 live.append((len(grants), first, bucket.take(first, per_minute, now_us)))

@@ -1,7 +1,7 @@
 """How harmful is a text, and is it an attack on the prompt? The embedded answer: a linear model over words, summed on the fly.
 
 Every word contributes a whole number to every head: its own weight, that of its byte n-grams, and that of the pairs it forms with
-the two words before it. The logit of a window is `bias + unit * sum / sqrt(words + 1)`; the score of a text is the highest over
+the two words before it. The logit of a window is `bias + unit * sum / length_scale(words)`; the score of a text is the highest over
 the windows its role asks for, shifted so that **0.5 is the one per cent point of ordinary harmless texts of that role**.
 
 Theory of operation
@@ -169,8 +169,7 @@ class LinearModerator:
         self.version = self._weights.version
         self.known = KnownWords(self._weights)
         self.rules = AttackRules()
-        k = np.arange(LONG + 1, dtype=np.float64)
-        self.unit_at = self._weights.unit / np.sqrt(k + 1.0)[:, None]
+        self.unit_at: Float64s = self._weights.unit / features.length_scale(np.arange(LONG + 1))[:, None]
         self.unit_rows: list[list[float]] = self.unit_at.tolist()
         self.few = FewWords(self._weights, self.known)
 

@@ -34,6 +34,15 @@ _WORDS = re.compile(r"(?:[^\W_]|'){1,24}")
 _APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'"})
 
 
+def length_scale(count: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return what a sum over `count` words is divided by: its square root, and a little more past 32 words.
+
+    Words of one text keep to one topic, so their sum spreads faster than that of independent draws.
+    """
+    scale: NDArray[np.float64] = np.sqrt(count + 1.0) * np.maximum(1.0, count / 32.0) ** 0.25
+    return scale
+
+
 def words(text: str) -> list[str]:
     """Return the folded words of `text` in order. Stateless: may be called on any piece that starts after white space."""
     if text.isascii():

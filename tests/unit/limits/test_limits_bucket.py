@@ -60,3 +60,13 @@ def test_one_return_does_not_pay_for_another() -> None:
         bucket.give_back(100, 600, mark_us, 0)
     assert bucket.full_in_us(0) == 0
     assert bucket.wait_us(600, 600, 600, 0) == 0 and bucket.wait_us(601, 600, 600, 0) > 0
+
+
+def test_a_return_lowers_the_marks_of_those_that_still_wait() -> None:
+    # 100 and 50 reserved; the 100 are given back; five seconds refill the 50; the bucket is emptied; nothing is left to return.
+    bucket = Bucket()
+    large, small = bucket.take(100, 600, 0), bucket.take(50, 600, 0)
+    bucket.give_back(100, 600, large, 0)
+    bucket.take(600, 600, 5_000_000)
+    bucket.give_back(50, 600, small, 5_000_000)
+    assert left(bucket.full_in_us(5_000_000), 600, 600) == 0
