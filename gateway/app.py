@@ -15,6 +15,7 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ from gateway.audit import record
 from gateway.audit.log import AuditLog
 from gateway.console.status import control_app
 from gateway.content.inspect import Inspection
+from gateway.evidence import Subject
+from gateway.exchange import Fingerprints
 from gateway.house import Gate, House
 from gateway.http.endpoint import DataPlane
 from gateway.http.head import Fault as EdgeFault
@@ -260,6 +263,16 @@ def server_tls(files: Tls) -> ssl.SSLContext:
     return context
 
 
+def fingerprints(prints: record.Pseudonymiser) -> Callable[[Subject], Fingerprints]:
+    """Return a maker of what stands for a subject in records; a credential's is made once."""
+
+    @lru_cache(maxsize=4096)
+    def of(tenant: str, subject_id: str, token_id: str) -> Fingerprints:
+        return Fingerprints(prints.subject(tenant, subject_id), prints.token(tenant, token_id) if token_id else "")
+
+    return lambda subject: of(subject.tenant, subject.subject_id, subject.token_id)
+
+
 def new_id() -> str:
     """Return a random request id in the form of a UUID of version 4."""
     h = os.urandom(16).hex()
@@ -295,6 +308,7 @@ async def build(settings: Settings, *, unsafe_development: bool = False) -> Appl
     await log.start()
     inspected, ner = await inspection(settings)
     authenticator, keysets = await issuers_and_tenants(settings)
+    prints = record.Pseudonymiser(pepper(resolve(settings.audit.pepper).reveal()))
     house = House(
         authenticator=authenticator,
         match=match,
@@ -305,7 +319,8 @@ async def build(settings: Settings, *, unsafe_development: bool = False) -> Appl
         inspection=inspected,
         rules=rules_source(ner_enabled=ner is not None),
         log=log,
-        prints=record.Pseudonymiser(pepper(resolve(settings.audit.pepper).reveal())),
+        prints=prints,
+        fingerprints=fingerprints(prints),
         forwarder=forwarder(settings, resolve),
         metrics=metrics,
         prices={name: TokenPrice(p.input, p.output) for name, p in settings.prices.items()},

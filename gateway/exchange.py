@@ -7,6 +7,7 @@ knows it, and read when a record is written. No prompt, no answer, no credential
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -184,7 +185,12 @@ class Exchange:
         return fields
 
 
+@lru_cache(maxsize=64)
+def _second(whole: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(whole))
+
+
 def rfc3339(seconds: float) -> str:
     """Return UTC with milliseconds, the audit log's one time format."""
     whole = int(seconds)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{int((seconds - whole) * 1000):03d}Z"
+    return f"{_second(whole)}{int((seconds - whole) * 1000):03d}Z"

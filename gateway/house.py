@@ -14,7 +14,8 @@ from gateway.accounting.prices import TokenPrice
 from gateway.audit.record import Pseudonymiser
 from gateway.content.inspect import Inspection
 from gateway.content.rules import Rules
-from gateway.evidence import Dialect, Operation
+from gateway.evidence import Dialect, Operation, Subject
+from gateway.exchange import Fingerprints
 from gateway.identity.authenticate import Authenticator
 from gateway.policy.holder import PolicyHolder
 from gateway.ports import CounterStore, RecordLog
@@ -64,6 +65,7 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     rules: Callable[[Any, str], Rules]
     log: RecordLog
     prints: Pseudonymiser
+    fingerprints: Callable[[Subject], Fingerprints]
     forwarder: Forwarder
     metrics: Metrics
     prices: Mapping[str, TokenPrice]

@@ -19,7 +19,7 @@ from gateway.accounting.prices import cost_microusd, settle_usage
 from gateway.audit.record import encode
 from gateway.content.inbound import screen
 from gateway.evidence import Asked, Lease, Operation, Permit, ScreenedRequest, Subject, Usage, ValidRequest, Verdict
-from gateway.exchange import Exchange, Fingerprints
+from gateway.exchange import Exchange
 from gateway.house import House
 from gateway.limits.reservation import Charge
 from gateway.ports import ClientGone, LogUnavailable
@@ -125,10 +125,7 @@ async def authenticate(inbound: Inbound, house: House, exchange: Exchange) -> Su
     if subject is None:
         subject = await house.authenticator.authenticate(credential, now_s)
     exchange.subject = subject
-    exchange.prints = Fingerprints(
-        house.prints.subject(subject.tenant, subject.subject_id),
-        house.prints.token(subject.tenant, subject.token_id) if subject.token_id else "",
-    )
+    exchange.prints = house.fingerprints(subject)
     return subject
 
 

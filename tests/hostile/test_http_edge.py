@@ -24,6 +24,7 @@ from raw_http import Conversation, Target, converse, converse_all, target_from_e
 ROOT = Path(__file__).resolve().parents[2]
 CORPORA = Path(os.environ.get("GATEWAY_CORPORA", ROOT.parent / "shared" / "corpora"))
 MEBI = 1024 * 1024
+JSON = b"Content-Type: application/json"
 
 
 def start(loop: str, limits: dict[str, Any]) -> tuple[subprocess.Popen[str], Target]:
@@ -352,14 +353,14 @@ async def test_a_large_body_with_its_head_in_one_segment_is_served(edge: Target)
         talk = await converse(edge, edge.post(b"x" * size))
         assert (talk.status, json.loads(talk.answers[0].body)["size"]) == (200, size)
     chunks = b"".join(b"400\r\n" + b"x" * 1024 + b"\r\n" for _ in range(800)) + b"0\r\n\r\n"
-    talk = await converse(edge, edge.head("POST", None, b"Transfer-Encoding: chunked") + b"\r\n" + chunks)
+    talk = await converse(edge, edge.head("POST", None, JSON, b"Transfer-Encoding: chunked") + b"\r\n" + chunks)
     assert json.loads(talk.answers[0].body)["size"] == 819_200
 
 
 async def test_trailers_never_become_headers(edge: Target) -> None:
     if target_from_env() is not None:
         pytest.skip("needs the echo application")
-    head = edge.head("POST", None, b"Transfer-Encoding: chunked") + b"\r\n"
+    head = edge.head("POST", None, JSON, b"Transfer-Encoding: chunked") + b"\r\n"
     body = b"2\r\n{}\r\n0\r\nAuthorization: Bearer stolen\r\nHost: evil\r\nContent-Length: 9\r\n\r\n"
     for pieces in ([head + body], [head, body], [head + body[:20], body[20:]]):
         talk = await converse(edge, pieces)
@@ -372,7 +373,7 @@ async def test_trailers_never_become_headers(edge: Target) -> None:
 
 
 async def test_chunk_extensions_and_trailers_are_bounded(edge: Target) -> None:
-    head = edge.head("POST", None, b"Transfer-Encoding: chunked") + b"\r\n"
+    head = edge.head("POST", None, JSON, b"Transfer-Encoding: chunked") + b"\r\n"
     floods = {
         "extension": [b"1;" + b"a" * 200_000],
         "extensions": [b"1;" + b"a" * 4000 + b"\r\nx\r\n" for _ in range(100)],
@@ -402,7 +403,7 @@ BAD_CHUNKS = {
 
 
 async def test_bad_chunks_are_refused_whether_or_not_the_application_runs(edge: Target) -> None:
-    head = edge.head("POST", None, b"Transfer-Encoding: chunked") + b"\r\n"
+    head = edge.head("POST", None, JSON, b"Transfer-Encoding: chunked") + b"\r\n"
     together = await converse_all(edge, [head + chunk for chunk in BAD_CHUNKS.values()])
     apart = [await converse(edge, [head, chunk], gap_s=0.03) for chunk in BAD_CHUNKS.values()]
     for name, one, two in zip(BAD_CHUNKS, together, apart, strict=True):
@@ -443,7 +444,7 @@ async def test_an_early_answer_reaches_a_client_that_is_still_sending(edge: Targ
     assert early.statuses == [401] and early.closed and early.answers[0].header("connection") == "close"
     big = await converse(edge, [edge.head("POST", None, b"Content-Length: 9000000") + b"\r\n", *[b"x" * 100_000] * 90], gap_s=0)
     assert big.statuses == [413] and big.closed
-    endless = [edge.head("POST", None, b"Transfer-Encoding: chunked") + b"\r\n", *[b"10000\r\n" + b"x" * 65536 + b"\r\n"] * 100]
+    endless = [edge.head("POST", None, JSON, b"Transfer-Encoding: chunked") + b"\r\n", *[b"10000\r\n" + b"x" * 65536 + b"\r\n"] * 100]
     undeclared = await converse(edge, endless, gap_s=0)
     assert undeclared.statuses == [413] and undeclared.closed
 

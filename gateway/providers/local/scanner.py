@@ -28,7 +28,7 @@ import re2
 from gateway.content import views
 from gateway.evidence import Span
 from gateway.providers.local.recognizers import addresses, credentials, identifiers, labelled, network, numbers, secrets
-from gateway.providers.local.recognizers.base import LEFT, MAX_PHRASE, MAX_TOKEN, WEAK, Found, Reading, Recognizer, compiled
+from gateway.providers.local.recognizers.base import LEFT, MAX_LONG, MAX_PHRASE, MAX_TOKEN, WEAK, Found, Reading, Recognizer, compiled
 from gateway.providers.local.recognizers.prefixes import unfinished
 
 LEFT_ORIGINAL = 192  # original characters that the evidence of a candidate may reach back; padding with ignorable ones gains nothing
@@ -111,7 +111,8 @@ class PatternScanner:
 
     def _clear(self, view: views.View, at: int) -> int:
         """Move back over complete candidates that a candidate still to come could make yield; each yields to a higher rank only."""
-        candidates = self._candidates(view, 0)
+        near = max(0, at - MAX_LONG)
+        candidates = self._candidates(view, near if view.offsets is None else view.offsets[near])
         for _ in range(_RANKS):
             at = min([at, *(c.start for c in candidates if c.start < at < -c.reach)])
         return at

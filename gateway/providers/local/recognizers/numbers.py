@@ -29,7 +29,7 @@ from stdnum.se import personnummer
 from stdnum.us import rtn
 from stdnum.za import idnr as za_id
 
-from gateway.providers.local.recognizers.base import PROVEN, SHAPED, WEAK, Found, Reading, found
+from gateway.providers.local.recognizers.base import LEFT, PROVEN, SHAPED, WEAK, Found, Reading, found
 
 MAX_DIGITS = 19
 MAX_SPAN = 48
@@ -140,6 +140,14 @@ _NATIONAL: Mapping[int, tuple[_National, ...]] = MappingProxyType(
 )
 
 
+_QUIET_SHAPES = frozenset({(3, 2, 4), (3, 3, 4), (1, 3, 3, 4)}).union(*(shapes for rows in _NATIONAL.values() for *_, shapes in rows))
+_ANY_WORD = re.compile(
+    b"|".join(
+        [_PHONE_WORDS.pattern, _CARD_WORDS.pattern, _SSN_WORDS.pattern, *(row[2].pattern for rows in _NATIONAL.values() for row in rows)]
+    )
+)
+
+
 class Numbers:
     """Every digit group is a possible start."""
 
@@ -169,11 +177,12 @@ def _chains(data: bytes, runs: list[tuple[int, int]], index: int) -> list[Chain]
     total = end - start
     if total > MAX_DIGITS or not _opens(data, start):
         return []
+    quiet = b"+" not in data[max(0, start - 2) : start] and _ANY_WORD.search(data[max(0, start - LEFT) : start].lower()) is None
     gaps: list[bytes] = []
     shape = [total]
     chains: list[Chain] = []
     while True:
-        if total >= 7 and _closes(data, end):
+        if total >= 7 and (not quiet or _promising(shape, gaps, total, data[start])) and _closes(data, end):
             digits = b"".join(data[b:e] for b, e in runs[index : index + len(shape)])
             chains.append(Chain(start, end, digits, tuple(shape), tuple(gaps)))
         index_next = index + len(shape)
@@ -189,6 +198,15 @@ def _chains(data: bytes, runs: list[tuple[int, int]], index: int) -> list[Chain]
         end = following
     chains.reverse()
     return chains
+
+
+def _promising(shape: list[int], gaps: list[bytes], total: int, first: int) -> bool:
+    """Tell whether digits that no keyword announces can be anything: the check is cheap, tables of numbers are long."""
+    if tuple(shape) in _QUIET_SHAPES:
+        return True
+    if first == 48:
+        return total >= 9 and len(shape) <= 5
+    return total >= 12 and len(set(gaps)) < 2 and min(shape) >= (3 if len(shape) < 3 else 1)
 
 
 def _spaced_out(data: bytes, runs: list[tuple[int, int]], index: int) -> bool:
