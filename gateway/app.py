@@ -7,9 +7,9 @@ the data port listen. Stop order is its mirror: readiness off, streams drained, 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
+import random
 import secrets
 import ssl
 import time
@@ -51,8 +51,10 @@ from gateway.policy.facts import Zones
 from gateway.policy.holder import PolicyHolder
 from gateway.profiles import rules_source
 from gateway.providers.local.moderation_categories import openai_categories
+from gateway.providers.local.ner import NerPool
 from gateway.providers.local.secrets import resolve
 from gateway.providers.local.tokenizer import LazyTokenizer
+from gateway.providers.otel.traces import Spans
 from gateway.refusals import Refusal
 from gateway.settings import Settings, Tls, host_port
 from gateway.telemetry.metrics import Metrics
@@ -83,7 +85,15 @@ class Application:
     """One serving process. Made by `build`; `start` returns when the data port listens."""
 
     def __init__(
-        self, settings: Settings, house: House, log: AuditLog, inspected: Inspection, summary: Summary, ner: Any, keysets: KeySets
+        self,
+        settings: Settings,
+        house: House,
+        log: AuditLog,
+        inspected: Inspection,
+        summary: Summary,
+        ner: NerPool | None,
+        keysets: KeySets,
+        spans: Spans | None,
     ) -> None:
         self.settings = settings
         self.house = house
@@ -92,6 +102,7 @@ class Application:
         self._summary = summary
         self._ner = ner
         self._keysets = keysets
+        self._spans = spans
         self._servers: list[Any] = []
         self._tasks: list[asyncio.Task[Any]] = []
         self._stopped = asyncio.Event()
@@ -249,8 +260,9 @@ class Application:
         await self._keysets.aclose()
         if self._ner is not None:
             await asyncio.to_thread(self._ner.close)
-        with contextlib.suppress(ValueError):
-            self._summarise()
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.close)
+        self._summarise()
         await self.log.close()
 
 
@@ -309,6 +321,7 @@ async def build(settings: Settings, *, unsafe_development: bool = False) -> Appl
     inspected, ner = await inspection(settings)
     authenticator, keysets = await issuers_and_tenants(settings)
     prints = record.Pseudonymiser(pepper(resolve(settings.audit.pepper).reveal()))
+    spans = Spans(settings.telemetry.otlp_endpoint, settings.telemetry.sample, random.random) if settings.telemetry.otlp_endpoint else None
     house = House(
         authenticator=authenticator,
         match=match,
@@ -323,6 +336,7 @@ async def build(settings: Settings, *, unsafe_development: bool = False) -> Appl
         fingerprints=fingerprints(prints),
         forwarder=forwarder(settings, resolve),
         metrics=metrics,
+        span=spans.record if spans is not None else None,
         prices={name: TokenPrice(p.input, p.output) for name, p in settings.prices.items()},
         unauthenticated=summary,
         wall_s=time.time,
@@ -335,4 +349,4 @@ async def build(settings: Settings, *, unsafe_development: bool = False) -> Appl
         max_exchanges=settings.server.max_exchanges,
         active=Gate(),
     )
-    return Application(settings, house, log, inspected, summary, ner, keysets)
+    return Application(settings, house, log, inspected, summary, ner, keysets, spans)

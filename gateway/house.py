@@ -15,7 +15,7 @@ from gateway.audit.record import Pseudonymiser
 from gateway.content.inspect import Inspection
 from gateway.content.rules import Rules
 from gateway.evidence import Dialect, Operation, Subject
-from gateway.exchange import Fingerprints
+from gateway.exchange import Exchange, Fingerprints
 from gateway.identity.authenticate import Authenticator
 from gateway.policy.holder import PolicyHolder
 from gateway.ports import CounterStore, RecordLog
@@ -68,6 +68,7 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     fingerprints: Callable[[Subject], Fingerprints]
     forwarder: Forwarder
     metrics: Metrics
+    span: Callable[[Exchange], None] | None
     prices: Mapping[str, TokenPrice]
     unauthenticated: Unauthenticated
     wall_s: Callable[[], float]

@@ -332,6 +332,8 @@ def close(house: House, exchange: Exchange) -> None:
         except LogUnavailable as error:
             logger.error("closing record not taken", extra={"request_id": exchange.request_id, "reason": str(error)})
     measure(house.metrics, exchange, elapsed_s)
+    if house.span is not None:
+        house.span(exchange)
 
 
 def measure(metrics: Metrics, exchange: Exchange, elapsed_s: float) -> None:

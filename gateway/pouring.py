@@ -77,6 +77,7 @@ async def pour(
         kind = BACKEND_TIMEOUT if error.phase == "timeout" else BACKEND_UNAVAILABLE
         raise Refusal(kind, detail=f"answer: {error.phase}") from error
     except (answers.MalformedAnswer, SseError) as error:
+        answer.blame()
         raise Refusal(BACKEND_UNAVAILABLE, detail=f"answer: {type(error).__name__}") from error
     except InspectorUnavailable as error:
         raise Refusal(INSPECTION_UNAVAILABLE, detail=f"answer: {error}") from error
@@ -218,6 +219,7 @@ class _Stream:
                 if out:
                     await self._send(out)
             if not self._over():
+                self._parser.finish()  # a fault behind the last whole event
                 raise UpstreamError("body", "the stream ended without [DONE]")
             await self._sink.end()
         finally:

@@ -7,8 +7,7 @@ too long, too slow or ambiguous is never parsed at all. Whatever goes wrong is a
 the connection is closed; nothing that follows an error is read as a request. A request that arrives before the previous
 answer is complete (pipelining) is not read either: the answer says `connection: close`, as RFC 9112 section 9.3.2 allows.
 
-Time: one timer a connection, armed lazily. Phases set a read deadline, a full write buffer sets a write deadline; when
-the timer fires early it re-arms itself, so a normal request pays for no timer at all.
+Time: phases set a read deadline, a full write buffer sets a write deadline (`gateway/http/deadlines.py`).
 
 It must not know paths, credentials or body limits: those belong to the application.
 Specifications: RFC 9112; threats: request smuggling, slow clients (CWE-400), chunk-extension floods (CVE-2024-22019,
@@ -18,7 +17,6 @@ CVE-2023-39326), trailers that become headers.
 from __future__ import annotations
 
 import asyncio
-import http
 import logging
 import math
 import secrets
@@ -35,10 +33,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
+from gateway.http.answers import constant_answer
 from gateway.http.cycle import Cycle
+from gateway.http.deadlines import Deadlines
 from gateway.http.head import KIND_OF_FAULT, BadHead, Fault, Target, check_partial, check_syntax, read_fields, read_line
-from gateway.http.reply import render
-from gateway.refusals import INTERNAL, KINDS, MALFORMED, Kind, Refusal
+from gateway.refusals import INTERNAL, MALFORMED, Kind
 
 _LOG = logging.getLogger("gateway.http")
 
@@ -72,18 +71,6 @@ class Phase(Enum):
     CLOSING = 4  # answered for the last time: whatever comes is discarded
 
 
-def _render(kind: Kind) -> tuple[bytes, bytes]:
-    """Return what stands before and after the request id in a constant answer."""
-    wait = 1.0 if kind.status == 503 and kind.should_retry is None else None
-    allow = (("allow", "GET, POST"),) if kind.status == 405 else ()
-    status, headers, body = render(Refusal(kind, retry_after_s=wait, headers=allow), [(b"connection", b"close")])
-    lines = [f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}".encode(), *(b": ".join(header) for header in headers)]
-    return b"\r\n".join([*lines, b"x-request-id: "]), b"\r\n\r\n" + body
-
-
-_ANSWERS: dict[Kind, tuple[bytes, bytes]] = {kind: _render(kind) for kind in KINDS}
-
-
 class GuardedProtocol(HttpToolsProtocol):
     """uvicorn's httptools protocol with every default that an edge cannot have replaced. Make one with `guarded`."""
 
@@ -114,9 +101,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._body_raw = self._body_bytes = self._chunks = 0
         self._body_from_s = self._paused_s = 0.0
         self._discarded = 0
-        self._read_by_s = self._write_by_s = math.inf
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at_s = math.inf
+        self._deadlines = Deadlines(self.loop, self._waited_long_enough, self._abort)
 
     # Connection
 
@@ -132,15 +117,12 @@ class GuardedProtocol(HttpToolsProtocol):
         if crowded:
             self._refuse(Fault.CAPACITY)
         else:
-            self._read_until(self.loop.time() + self.limits.head_s)
+            self._deadlines.read_until(self.loop.time() + self.limits.head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.connections.discard(self)
         self._phase = Phase.CLOSING
-        self._read_by_s = self._write_by_s = math.inf
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._deadlines.stop()
         if self._guarded is not None and not self._guarded.complete:
             self._guarded.disconnect()
         self.flow.resume_writing()
@@ -206,7 +188,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if not held:
             held += data
             if self._served:
-                self._read_until(self.loop.time() + self.limits.head_s)
+                self._deadlines.read_until(self.loop.time() + self.limits.head_s)
 
     def _accept(self, raw: bytes, end: int) -> None:
         """Check a whole head, then let the parser read it and what stands behind it."""
@@ -219,7 +201,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._fault = None
         self._body_raw = len(raw) - end
         self._body_bytes = self._chunks = 0
-        self._read_by_s = math.inf
+        self._deadlines.read_until(math.inf)
         self.parser.feed_data(raw)
         if self._phase is Phase.BODY:
             self._body_from_s = self.loop.time()
@@ -242,10 +224,10 @@ class GuardedProtocol(HttpToolsProtocol):
             if self._body_raw - self._body_bytes > allowed or self._chunks > limits.small_chunks + self._body_bytes // 64:
                 raise BadHead(Fault.CHUNKING)
         if self.flow.read_paused or self._awaits_continue:
-            self._read_by_s = math.inf
+            self._deadlines.read_until(math.inf)
             return
         paced = self._body_from_s + limits.body_grace_s + self._body_bytes / limits.body_bytes_per_s
-        self._read_until(min(self.loop.time() + limits.body_idle_s, paced))
+        self._deadlines.read_until(min(self.loop.time() + limits.body_idle_s, paced))
 
     def _discard(self, size: int) -> None:
         self._discarded += size
@@ -321,7 +303,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._phase = Phase.DONE
-        self._read_by_s = math.inf
+        self._deadlines.read_until(math.inf)
         cycle = self._guarded
         if cycle is not None:
             cycle.more_body = False
@@ -373,7 +355,7 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._phase = Phase.IDLE
         self.flow.resume_reading()
-        self._read_until(self.loop.time() + self.limits.keep_alive_s)
+        self._deadlines.read_until(self.loop.time() + self.limits.keep_alive_s)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
@@ -404,8 +386,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _answer(self, kind: Kind) -> None:
         if self.transport.is_closing():
             return
-        before, after = _ANSWERS[kind]
-        self.transport.write(before + self.request_id().encode("ascii") + after)
+        self.transport.write(constant_answer(kind, self.request_id()))
         self._close(unread=True)
 
     def _close(self, *, unread: bool = False) -> None:
@@ -416,54 +397,27 @@ class GuardedProtocol(HttpToolsProtocol):
         self._phase = Phase.CLOSING
         self._held = bytearray()
         now = self.loop.time()
-        self._write_until(now + self.limits.write_s)
+        self._deadlines.write_until(now + self.limits.write_s)
         if unread and self.transport.can_write_eof():
             self.transport.write_eof()
             self.flow.resume_reading()
-            self._read_until(now + self.limits.linger_s)
+            self._deadlines.read_until(now + self.limits.linger_s)
         else:
             self.transport.close()
+
+    def _abort(self) -> None:
+        self.transport.abort()
 
     # Time
 
     def pause_writing(self) -> None:
         self.flow.pause_writing()
-        self._write_until(self.loop.time() + self.limits.write_s)
+        self._deadlines.write_until(self.loop.time() + self.limits.write_s)
 
     def resume_writing(self) -> None:
         self.flow.resume_writing()
         if self._phase is not Phase.CLOSING:
-            self._write_by_s = math.inf
-
-    def _read_until(self, at_s: float) -> None:
-        self._read_by_s = at_s
-        if at_s < self._timer_at_s:
-            self._arm()
-
-    def _write_until(self, at_s: float) -> None:
-        self._write_by_s = at_s
-        if at_s < self._timer_at_s:
-            self._arm()
-
-    def _arm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._timer_at_s = min(self._read_by_s, self._write_by_s)
-        if self._timer_at_s < math.inf:
-            self._timer = self.loop.call_at(self._timer_at_s, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._timer_at_s = math.inf
-        now = self.loop.time() + 0.002  # clocks of loops are coarse
-        if now >= self._write_by_s:
-            self.transport.abort()
-            return
-        if now >= self._read_by_s:
-            self._read_by_s = math.inf
-            self._waited_long_enough()
-        self._arm()
+            self._deadlines.write_until(math.inf)
 
     def _waited_long_enough(self) -> None:
         if self._phase is Phase.CLOSING:

@@ -11,13 +11,13 @@ from faults.scripted_backend import OK, OK_BODY, SSE_HEAD, Exchange, ScriptedBac
 from faults.sent_request import forwarder, screened, soon
 
 from gateway import refusals
-from gateway.upstream.sse import SseError, SseParser
 from gateway.ports import UpstreamError
 from gateway.refusals import Refusal
 from gateway.upstream.answer import Answer
 from gateway.upstream.bounds import Limits, Timeouts
 from gateway.upstream.breaker import BreakerRules
 from gateway.upstream.route import Backend
+from gateway.upstream.sse import SseError, SseParser
 
 EVENT = b'data: {"choices":[]}\n\n'
 

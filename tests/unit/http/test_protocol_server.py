@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import trustme
 
-from gateway.http import protocol
+from gateway.http.answers import constant_answer
+from gateway.http.deadlines import Deadlines
 from gateway.http.head import Fault
 from gateway.http.protocol import GuardedProtocol, Limits, guarded
 from gateway.http.server import GuardedServer, UnsafeServer, make_server, require_httptools
@@ -115,8 +116,7 @@ async def test_an_exchange_in_flight_is_finished_at_shutdown() -> None:
 
 def test_every_refusal_has_a_constant_answer_in_our_shape() -> None:
     for kind in KINDS:
-        before, after = protocol._ANSWERS[kind]
-        head, _, body = (before + b"id" + after).partition(b"\r\n\r\n")
+        head, _, body = constant_answer(kind, "id").partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 %d " % kind.status)
         assert b"\r\ncontent-length: %d\r\n" % len(body) in head and b"\r\nconnection: close\r\n" in head
         assert json.loads(body)["error"]["code"] == kind.code
@@ -132,3 +132,22 @@ def test_an_old_parser_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("httptools.__version__", "0.6.4")
     with pytest.raises(UnsafeServer):
         require_httptools()
+
+
+async def test_two_deadlines_share_a_timer_and_each_is_told_once() -> None:
+    loop, told = asyncio.get_running_loop(), []
+    deadlines = Deadlines(loop, lambda: told.append("read"), lambda: told.append("write"))
+    now = loop.time()
+    deadlines.read_until(now + 0.03)
+    deadlines.read_until(now + 0.09)  # moved away: the timer fires early and says nothing
+    deadlines.write_until(now + 0.06)
+    await asyncio.sleep(0.045)
+    assert told == []
+    await asyncio.sleep(0.03)
+    assert told == ["write"]
+    await asyncio.sleep(0.04)
+    assert told == ["write", "read"]
+    deadlines.read_until(loop.time() + 0.01)
+    deadlines.stop()
+    await asyncio.sleep(0.03)
+    assert told == ["write", "read"]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import phonenumbers
+import re2
 from stdnum import verhoeff
 from stdnum.au import abn, tfn
 from stdnum.be import nn
@@ -29,7 +30,7 @@ from stdnum.se import personnummer
 from stdnum.us import rtn
 from stdnum.za import idnr as za_id
 
-from gateway.providers.local.recognizers.base import LEFT, PROVEN, SHAPED, WEAK, Found, Reading, found
+from gateway.providers.local.recognizers.base import LEFT, PROVEN, SHAPED, WEAK, Found, Reading, compiled, found
 
 MAX_DIGITS = 19
 MAX_SPAN = 48
@@ -39,13 +40,13 @@ _EXTENSION = re.compile(rb" ?(?:x|ext\.? ?|#)[0-9]{2,6}(?![0-9A-Za-z])", re.IGNO
 _DASHES = (b"", b" ", b"-")
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 
-_PHONE_WORDS = re.compile(
-    rb"(?:phone|telephone|mobile|cell|\btel|\bfax|\bmob\b|\bph\b|call|dial|desk|whatsapp|sms|text(?: me)?|contact|answering at|"
-    rb"reach(?:ed)?|hotline|"
-    rb"messages to|tfno|telf|telefon|handy|rufnummer|cellulare|\bmovil|portable|contato|celular|gsm|mobiel|\bring\b|number is)[^0-9]{0,24}$"
+_PHONE_WORDS = compiled(
+    r"(?:phone|telephone|mobile|cell|\btel|\bfax|\bmob\b|\bph\b|call|dial|desk|whatsapp|sms|text(?: me)?|contact|answering at|"
+    r"reach(?:ed)?|hotline|"
+    r"messages to|tfno|telf|telefon|handy|rufnummer|cellulare|\bmovil|portable|contato|celular|gsm|mobiel|\bring\b|number is)[^0-9]{0,24}$"
 )
-_CARD_WORDS = re.compile(rb"card|\bcc\b|visa|maestro|master|amex|debit|credit|karte|carte|tarjeta|carta|kaart|cartao")
-_SSN_WORDS = re.compile(rb"ssn|social|security|\bss ?#|taxpayer|\bitin\b|\btin\b")
+_CARD_WORDS = compiled(r"card|\bcc\b|visa|maestro|master|amex|debit|credit|karte|carte|tarjeta|carta|kaart|cartao")
+_SSN_WORDS = compiled(r"ssn|social|security|\bss ?#|taxpayer|\bitin\b|\btin\b")
 
 _NANP = frozenset({(b"-", b"-"), (b".", b"."), (b") ", b"-"), (b")", b"-"), (b") ", b" "), (b")-", b"-"), (b") ", b"."), (b")", b".")})
 _REGIONS = ("US", "GB", "FR", "DE", "ES", "IT", "NL", "PT", "CH", "AT", "BE", "SE", "AU", "IN", "BR", "PL")
@@ -73,66 +74,62 @@ def _valid(check: Callable[[str], bool]) -> Callable[[bytes], bool]:
     return lambda digits: bool(check(digits.decode("ascii")))
 
 
-def _keyed(pattern: bytes) -> re.Pattern[bytes]:
-    return re.compile(pattern)
-
-
 # length -> (type, validator, keyword that must be near, shapes that need no keyword)
-_National = tuple[str, Callable[[bytes], bool], re.Pattern[bytes], frozenset[tuple[int, ...]]]
+_National = tuple[str, Callable[[bytes], bool], re2._Regexp, frozenset[tuple[int, ...]]]
 _NONE: frozenset[tuple[int, ...]] = frozenset()
 _NATIONAL: Mapping[int, tuple[_National, ...]] = MappingProxyType(
     {
-        8: (("AU_TFN", _valid(tfn.is_valid), _keyed(rb"tax file|\btfn\b"), _NONE),),
+        8: (("AU_TFN", _valid(tfn.is_valid), compiled(r"tax file|\btfn\b"), _NONE),),
         9: (
-            ("CA_SIN", _valid(sin.is_valid), _keyed(rb"\bsin\b|social insurance|assurance sociale"), _NONE),
-            ("AU_TFN", _valid(tfn.is_valid), _keyed(rb"tax file|\btfn\b"), _NONE),
-            ("NL_BSN", _valid(bsn.is_valid), _keyed(rb"\bbsn\b|burgerservice|sofi"), _NONE),
-            ("PT_NIF", _valid(nif.is_valid), _keyed(rb"\bnif\b|contribuinte|\bnipc\b"), _NONE),
-            ("ABA_ROUTING_NUMBER", _valid(rtn.is_valid), _keyed(rb"routing|\baba\b|\brtn\b"), _NONE),
+            ("CA_SIN", _valid(sin.is_valid), compiled(r"\bsin\b|social insurance|assurance sociale"), _NONE),
+            ("AU_TFN", _valid(tfn.is_valid), compiled(r"tax file|\btfn\b"), _NONE),
+            ("NL_BSN", _valid(bsn.is_valid), compiled(r"\bbsn\b|burgerservice|sofi"), _NONE),
+            ("PT_NIF", _valid(nif.is_valid), compiled(r"\bnif\b|contribuinte|\bnipc\b"), _NONE),
+            ("ABA_ROUTING_NUMBER", _valid(rtn.is_valid), compiled(r"routing|\baba\b|\brtn\b"), _NONE),
         ),
         10: (
-            ("UK_NHS", _valid(nhs.is_valid), _keyed(rb"\bnhs\b|health service"), _NONE),
+            ("UK_NHS", _valid(nhs.is_valid), compiled(r"\bnhs\b|health service"), _NONE),
             (
                 "SE_PERSONNUMMER",
                 _valid(personnummer.is_valid),
-                _keyed(rb"personnummer|personal (?:identity )?n|svensk"),
+                compiled(r"personnummer|personal (?:identity )?n|svensk"),
                 frozenset({(6, 4)}),
             ),
-            ("AU_MEDICARE", lambda digits: digits[:1] in b"23456", _keyed(rb"medicare"), _NONE),
+            ("AU_MEDICARE", lambda digits: digits[:1] in b"23456", compiled(r"medicare"), _NONE),
         ),
         11: (
-            ("DE_TAX_ID", _valid(idnr.is_valid), _keyed(rb"steuer|identifikationsnummer|\bidnr|tax id|\btin\b"), _NONE),
-            ("PL_PESEL", _valid(pesel.is_valid), _keyed(rb"pesel"), _NONE),
-            ("BR_CPF", _valid(cpf.is_valid), _keyed(rb"\bcpf\b"), frozenset({(3, 3, 3, 2)})),
+            ("DE_TAX_ID", _valid(idnr.is_valid), compiled(r"steuer|identifikationsnummer|\bidnr|tax id|\btin\b"), _NONE),
+            ("PL_PESEL", _valid(pesel.is_valid), compiled(r"pesel"), _NONE),
+            ("BR_CPF", _valid(cpf.is_valid), compiled(r"\bcpf\b"), frozenset({(3, 3, 3, 2)})),
             (
                 "BE_NATIONAL_NUMBER",
                 _valid(nn.is_valid),
-                _keyed(rb"rijksregister|registre national|national num"),
+                compiled(r"rijksregister|registre national|national num"),
                 frozenset({(2, 2, 2, 3, 2)}),
             ),
-            ("AU_ABN", _valid(abn.is_valid), _keyed(rb"\babn\b|business number"), _NONE),
-            ("AU_MEDICARE", lambda digits: digits[:1] in b"23456", _keyed(rb"medicare"), _NONE),
+            ("AU_ABN", _valid(abn.is_valid), compiled(r"\babn\b|business number"), _NONE),
+            ("AU_MEDICARE", lambda digits: digits[:1] in b"23456", compiled(r"medicare"), _NONE),
         ),
         12: (
             (
                 "IN_AADHAAR",
                 lambda d: d[:1] not in b"01" and verhoeff.is_valid(d.decode()),
-                _keyed(rb"aadha+r|\buid(?:ai)?\b"),
+                compiled(r"aadha+r|\buid(?:ai)?\b"),
                 frozenset({(4, 4, 4)}),
             ),
-            ("SE_PERSONNUMMER", _valid(personnummer.is_valid), _keyed(rb"personnummer"), frozenset({(8, 4)})),
+            ("SE_PERSONNUMMER", _valid(personnummer.is_valid), compiled(r"personnummer"), frozenset({(8, 4)})),
         ),
         13: (
-            ("ZA_ID_NUMBER", _valid(za_id.is_valid), _keyed(rb"south africa|\bid\b|identity"), _NONE),
-            ("KR_RRN", _valid(rrn.is_valid), _keyed(rb"resident|\brrn\b"), frozenset({(6, 7)})),
-            ("CH_AHV", lambda d: d[:3] == b"756" and ahv.is_valid(d.decode()), _keyed(rb"ahv|avs"), frozenset({(3, 4, 4, 2), (13,)})),
+            ("ZA_ID_NUMBER", _valid(za_id.is_valid), compiled(r"south africa|\bid\b|identity"), _NONE),
+            ("KR_RRN", _valid(rrn.is_valid), compiled(r"resident|\brrn\b"), frozenset({(6, 7)})),
+            ("CH_AHV", lambda d: d[:3] == b"756" and ahv.is_valid(d.decode()), compiled(r"ahv|avs"), frozenset({(3, 4, 4, 2), (13,)})),
         ),
-        14: (("BR_CNPJ", _valid(cnpj.is_valid), _keyed(rb"cnpj"), frozenset({(2, 3, 3, 4, 2)})),),
+        14: (("BR_CNPJ", _valid(cnpj.is_valid), compiled(r"cnpj"), frozenset({(2, 3, 3, 4, 2)})),),
         15: (
             (
                 "FR_NIR",
                 lambda d: d[:1] in b"1234" and nir.is_valid(d.decode()),
-                _keyed(rb"s.curit|nir\b|insee"),
+                compiled(r"s.curit|nir\b|insee"),
                 frozenset({(15,), (13, 2), (1, 2, 2, 2, 3, 3, 2), (1, 2, 2, 2, 3, 3, 2)}),
             ),
         ),
@@ -141,9 +138,10 @@ _NATIONAL: Mapping[int, tuple[_National, ...]] = MappingProxyType(
 
 
 _QUIET_SHAPES = frozenset({(3, 2, 4), (3, 3, 4), (1, 3, 3, 4)}).union(*(shapes for rows in _NATIONAL.values() for *_, shapes in rows))
-_ANY_WORD = re.compile(
-    b"|".join(
-        [_PHONE_WORDS.pattern, _CARD_WORDS.pattern, _SSN_WORDS.pattern, *(row[2].pattern for rows in _NATIONAL.values() for row in rows)]
+_ANY_WORD = compiled(
+    "|".join(
+        keyword.pattern.decode("ascii")
+        for keyword in [_PHONE_WORDS, _CARD_WORDS, _SSN_WORDS, *(row[2] for rows in _NATIONAL.values() for row in rows)]
     )
 )
 
@@ -206,7 +204,7 @@ def _promising(shape: list[int], gaps: list[bytes], total: int, first: int) -> b
         return True
     if first == 48:
         return total >= 9 and len(shape) <= 5
-    return total >= 12 and len(set(gaps)) < 2 and min(shape) >= (3 if len(shape) < 3 else 1)
+    return total >= 12 and len(set(gaps)) < 2 and (len(shape) == 1 or (min(shape[:-1]) >= 3 and max(shape) <= 6))
 
 
 def _spaced_out(data: bytes, runs: list[tuple[int, int]], index: int) -> bool:

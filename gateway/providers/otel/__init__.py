@@ -1,0 +1,1 @@
+"""Adapters to OpenTelemetry; need the otel extra."""
