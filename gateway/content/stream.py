@@ -119,6 +119,7 @@ class StreamGuard:
         self._scored = 0  # INVARIANT: start <= scored; text[:scored] was fed to the session
         self._named = 0  # text[:named] has been through NER
         self._names: list[Span] = []
+        self._judged: dict[str, float] | None = None
         self._dead = False
 
     @property
@@ -210,11 +211,13 @@ class StreamGuard:
             return
         if self._session is not None:
             scores = self._session.feed(self._text[self._scored : upto])
-            try:
-                judge_scores(scores, self._rules, self._role, self._findings)
-            except Blocked:
-                self.drop()
-                raise
+            if scores is not self._judged:  # a session gives the same object again while no maximum rose
+                self._judged = scores
+                try:
+                    judge_scores(scores, self._rules, self._role, self._findings)
+                except Blocked:
+                    self.drop()
+                    raise
         self._scored = upto
 
     def _die(self, flagged: list[str]) -> None:

@@ -143,6 +143,7 @@ NOISE = [
 BLANKS = ["", "", " ", " ", " ", "  ", "\n", "\t", "\u00a0", ", "]
 
 SCANNER = PatternScanner(dates=True)
+UNFILTERED = PatternScanner(dates=True)
 
 
 def build(choice: random.Random, parts: int) -> str:
@@ -233,6 +234,22 @@ def test_ordinary_prose_is_held_from_the_unfinished_word_only() -> None:
     text = "The river was wide in those days and nobody crossed it without a boa"
     assert text[SCANNER.viable_from(text) :] == "boa"
     assert SCANNER.viable_from(text + "t ") == len(text) + 2
+
+
+class Exhausted:
+    def Match(self, text: bytes) -> list[int]:
+        return []
+
+
+UNFILTERED._set = Exhausted()  # type: ignore[assignment]
+
+
+@settings(max_examples=1_500, deadline=None)
+@given(st.integers(0, 2**63), st.integers(1, 8))
+def test_triggers_are_necessary(seed: int, parts: int) -> None:
+    """What a rule finds may not depend on whether something else in the text set off its trigger."""
+    text = build(random.Random(seed), parts)
+    assert SCANNER.scan(text) == UNFILTERED.scan(text)
 
 
 def _matches_of(pattern: str, choice: random.Random) -> str:

@@ -48,6 +48,10 @@ Int64s = NDArray[np.int64]
 Float64s = NDArray[np.float64]
 
 
+_NOTHING = [0] * len(HEADS)
+_HEAD_RANGE = range(len(HEADS))
+
+
 class ModelInvalid(Exception):
     """The weights are missing, altered, or of another layout."""
 
@@ -214,6 +218,8 @@ class LinearSession:
         self._window_sum = [0] * len(HEADS)
         self._shift: list[float] = (model.weights.bias - self._short_point).tolist()
         self._known_scores: dict[str, float] | None = None
+        self._best_list: list[float] = [-50.0] * len(HEADS)  # of a stream, kept beside `_best` while words come one at a time
+        self._last = self._last_but_one = features.START
 
     def feed(self, words: str) -> dict[str, float]:
         """Add text that ends at a word boundary. Returns the score of all text so far; for `assistant` it never falls."""
@@ -225,7 +231,7 @@ class LinearSession:
         if self._streams and len(found) <= FEW:
             changed = [self._step(word) for word in found]
             if self._known_scores is None or any(changed):
-                self._known_scores = self._scores(self._best)
+                self._known_scores = self._scores(np.array(self._best_list))
             return self._known_scores
         self._known_scores = None
         self._fold()
@@ -236,27 +242,25 @@ class LinearSession:
 
     def _step(self, word: str) -> bool:
         """Take one word of a stream; tell whether a maximum rose. The same numbers as `_add`, in the same order of operations."""
-        row, own = self._model.few.of(word, int(self._before[1]), int(self._before[0]))
-        self._before = np.array([self._before[1], own], dtype=np.uint32)
+        row, own = self._model.few.of(word, self._last, self._last_but_one)
+        self._last_but_one, self._last = self._last, own
         self._recent.append(row)
         self._count += 1
-        window, total = self._window, self._window_sum
-        if len(window) == SHORT:
-            old = window[0]
-            self._window_sum = total = [t + n - o for t, n, o in zip(total, row, old, strict=True)]
-        else:
-            self._window_sum = total = [t + n for t, n in zip(total, row, strict=True)]
+        window, total, best, shift = self._window, self._window_sum, self._best_list, self._shift
+        old = window[0] if len(window) == SHORT else _NOTHING
         window.append(row)
         units = self._model.unit_rows[len(window)]
-        best = self._best.tolist()
-        logits = [t * u + s for t, u, s in zip(total, units, self._shift, strict=True)]
-        rose = any(new > old for new, old in zip(logits, best, strict=True))
-        if rose:
-            self._best = np.array([max(new, old) for new, old in zip(logits, best, strict=True)])
+        rose = False
+        for head in _HEAD_RANGE:
+            total[head] = entered = total[head] + row[head] - old[head]
+            logit = entered * units[head] + shift[head]
+            if logit > best[head]:
+                best[head] = logit
+                rose = True
         if len(self._recent) >= LONG_STEP or (self._count % LONG_STEP == 0 and self._count >= LONG):
-            before = self._best
+            before = list(best)
             self._fold()
-            return rose or bool((self._best > before).any())
+            return rose or self._best_list != before
         return rose
 
     def _fold(self) -> None:
@@ -265,7 +269,10 @@ class LinearSession:
             return
         rows = np.array(self._recent, dtype=np.int64)
         self._recent.clear()
+        self._best = np.array(self._best_list)
+        self._before = np.array([self._last_but_one, self._last], dtype=np.uint32)
         self._grow(rows, self._count - len(rows), short=False)
+        self._best_list = self._best.tolist()
 
     def _add(self, words: list[str]) -> None:
         contributions, self._before = self._model.recent(words, self._before)
@@ -276,6 +283,8 @@ class LinearSession:
             for row in contributions[-SHORT:].tolist():
                 self._window.append(row)
             self._window_sum = [sum(column) for column in zip(*self._window, strict=True)]
+            self._best_list = self._best.tolist()
+            self._last_but_one, self._last = (int(n) for n in self._before)
 
     def _grow(self, contributions: Int64s, count: int, *, short: bool) -> None:
         """Append contributions after `count` words and judge the windows that end among them."""

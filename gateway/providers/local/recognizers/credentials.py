@@ -112,13 +112,13 @@ def _basic(reading: Reading, start: int, end: int) -> bool:
 
 _PASSWORDS = "pass(?:phrase|code|wort)?s?|pa?s{1,2}wo?r?ds?|pwd|pw|contrase.a|wachtwoord|kennwort|senha"
 _END = r"(?:$|[\s\"'`<>,;(){}\[\]|&\\])"
-_NEAR = (
-    r"(?i)(?:pass|pwd?|secret|token|key|auth|cred|bearer|nonce|salt|contrase|wachtwoord|kennwort|senha|haslo)"
-    r"[\w .\"'`\]:-]{0,40}(?:[:=,]|->|is )"
-)
+_LEAST = re.compile(r"(\[(?:\\.|[^\]\\])+\])\{([0-9]+),[0-9]+\}")
 
 
-def _secret(name: str, span: str, left: str, right: str, check: Check, trigger: str = "", score: float = 0.85) -> Rule:
+def _secret(name: str, span: str, left: str, right: str, check: Check, score: float = 0.85) -> Rule:
+    """The trigger is the left side and the least of the span. INVARIANT: what the rule matches, its trigger matches too."""
+    least = _LEAST.match(span)
+    trigger = left + (f"{least.group(1)}{{{least.group(2)}}}" if least is not None else f"(?:{span})")
     return Rule(name, "SECRET", span, left=left, right=right, check=check, trigger=trigger, score=score, rank=SECRET_RANK)
 
 
@@ -134,7 +134,6 @@ def _passwords() -> list[Rule]:
             rf"(?i:{_PASSWORDS}){_TAIL}{_CLOSE}{_TYPED}{_ASSIGN}{_QUOTE}",
             r"(?:\\{0,3}[\"'`]|$)",
             _chosen(quoted=True, generated=False),
-            _NEAR,
         ),
         _secret(
             "password_bare",
@@ -142,7 +141,6 @@ def _passwords() -> list[Rule]:
             rf"(?i:{_PASSWORDS}){_TAIL}{_CLOSE}[ \t]{{0,2}}(?:=|:|->|=>)[ \t]{{0,2}}",
             _END,
             _chosen(quoted=False, generated=False),
-            _NEAR,
             0.8,
         ),
         _secret(
@@ -151,7 +149,6 @@ def _passwords() -> list[Rule]:
             rf"(?i:\b(?:{_PASSWORDS}|pin)(?: (?:for|to) [a-z]{{2,12}})? (?:is|was|ist|es|est)[ :]{{1,2}})[\"'`]?",
             r"(?:$|[\s\"'`<>,;)])",
             _chosen(quoted=False, generated=False),
-            _NEAR,
             0.75,
         ),
         _secret(
@@ -160,7 +157,6 @@ def _passwords() -> list[Rule]:
             rf"(?i:{_PASSWORDS})[ ]{{1,2}}{_QUOTE}",
             r"(?:\\{0,3}[\"'`]|$)",
             _chosen(quoted=True, generated=False),
-            r"(?i)(?:pass|pwd|wd)[a-z]{0,8} {1,2}\\?[\"'`]",
         ),
     ]
 
@@ -173,7 +169,6 @@ def _keys() -> list[Rule]:
             rf"(?i:{_STRONG}){_TAIL}{_CLOSE}{_TYPED}{_ASSIGN}{_QUOTE}",
             r"(?:\\{0,3}[\"'`]|$)",
             _chosen(quoted=True, generated=True),
-            _NEAR,
         ),
         _secret(
             "keyed_bare",
@@ -181,16 +176,14 @@ def _keys() -> list[Rule]:
             rf"(?i:{_STRONG}){_TAIL}{_CLOSE}[ \t]{{0,2}}(?:=|:|->|=>)[ \t]{{0,2}}",
             _END,
             _chosen(quoted=False, generated=True),
-            _NEAR,
             0.8,
         ),
         _secret(
             "keyed_prose",
             r"[0-9A-Za-z_+/=.-]{14,256}",
-            rf"(?i:\b(?:{_STRONG})(?: is)?[ ]{{1,2}})[\"'`]?",
+            r"(?i:(?:secret|token|key|bearer)(?: is)?[ ]{1,2})[\"'`]?",
             r"(?:$|[\s\"'`<>,;)])",
             _chosen(quoted=False, generated=True),
-            r"(?i)(?:secret|token|key|bearer)(?: is)? {1,2}[\"'`]?[0-9A-Za-z_+/=.-]{14}",
             0.75,
         ),
     ]
@@ -204,7 +197,6 @@ def _transported() -> list[Rule]:
             r"[A-Za-z][A-Za-z0-9+.-]{1,15}://[^\s/:@\"'`<>]{0,40}(?:@[a-z0-9.]{3,20})?:",
             "@",
             _userinfo,
-            r"://[^\s/\"'`<>]{0,40}:[^\s\"'`<>]{0,60}@",
             0.95,
         ),
         _secret(
@@ -213,7 +205,6 @@ def _transported() -> list[Rule]:
             r"(?i:\bbasic[ ]{1,2})",
             _END + "|:",
             _basic,
-            r"(?i)\bbasic {1,2}[0-9A-Za-z+/_-]{6}",
             0.9,
         ),
         _secret(
@@ -222,7 +213,6 @@ def _transported() -> list[Rule]:
             r"(?i:\b(?:bearer|token|apikey)[ :]{1,2})",
             _END,
             _chosen(quoted=False, generated=True),
-            r"(?i)\b(?:bearer|token|apikey)[ :]{1,2}[0-9A-Za-z]",
             0.9,
         ),
         _secret(
@@ -231,7 +221,6 @@ def _transported() -> list[Rule]:
             r"(?i:(?:authorization|x-api-key|x-auth-token|private-token)[\"']?[ ]?[:=][ ]?[\"']?)",
             _END,
             _chosen(quoted=False, generated=True),
-            r"(?i)(?:authorization|x-api-key|x-auth-token|private-token)",
             0.9,
         ),
     ]
@@ -245,7 +234,6 @@ def _commanded() -> list[Rule]:
             r"(?:-u|--user)[ =]?[\"']?[^\s\"'`:]{0,40}[\"']?:[\"']?",
             r"(?:$|[\s\"'`])",
             _userinfo,
-            r"(?:-u|--user)[ =]?[\"']?[^\s\"'`:]",
             0.85,
         ),
         _secret(
@@ -254,7 +242,6 @@ def _commanded() -> list[Rule]:
             r"(?i:-{1,2}[a-z0-9_-]{0,16}(?:password|passphrase|pass|token|secret|bearer|api-?key)[ =]{1,2})\\?[\"'`]?",
             r"(?:$|[\s\"'`\\])",
             _chosen(quoted=True, generated=False),
-            r"(?i)-(?:[a-z0-9-]{0,16}(?:pass|token|secret|bearer|key))",
             0.85,
         ),
         _secret(
@@ -263,7 +250,6 @@ def _commanded() -> list[Rule]:
             r"(?i:identified by(?: password)?|with password|set password ?=|password\()[ ]?\\?[\"'`]?",
             r"(?:$|\\?[\s\"'`;])",
             _userinfo,
-            r"(?i)identified by|with password|set password|password\(",
             0.95,
         ),
         _secret(
@@ -272,7 +258,6 @@ def _commanded() -> list[Rule]:
             r"(?i:(?:accountkey|sharedaccesskey|accesskey|primarykey|sig|signature|authkey)=)",
             "",
             _base64_pair,
-            r"(?i)(?:accountkey|sharedaccesskey|accesskey|primarykey|sig|signature|authkey)=",
             0.95,
         ),
         _secret(
@@ -281,7 +266,6 @@ def _commanded() -> list[Rule]:
             r"(?i:;[ ]?(?:pwd|password)=)[{]?",
             r"(?:$|[;\s\"'])",
             _userinfo,
-            r"(?i);[ ]?(?:pwd|password)=",
             0.95,
         ),
     ]

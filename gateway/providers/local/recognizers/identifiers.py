@@ -45,7 +45,7 @@ class Iban:
     """Reads exactly as many characters as the country's IBAN has, over single blanks or dashes, and checks them modulo 97."""
 
     name = "iban"
-    trigger = r"\b[A-Za-z]{2}[0-9]{2}(?:[ -]?[0-9A-Za-z]){11}"
+    trigger = r"\b[A-Za-z]{2}[0-9]{2}(?:[ -]{0,2}[0-9A-Za-z]){11}"
     phrase = r"\b[A-Za-z]{2}[0-9]{2}(?:[ -]{0,2}[0-9A-Za-z]){0,30}"
 
     def find(self, reading: Reading, start: int) -> list[Found]:

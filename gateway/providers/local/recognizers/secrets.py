@@ -50,8 +50,8 @@ _FORMATS: tuple[tuple[str, str, str, float], ...] = (
     (
         "gitlab",
         (
-            f"(?:glpat|gldt|glft|glsoat|glrt|glcbt|glptt|glagent|gloas|glimt|glwt|GR1348941|glffct)-?{_URLSAFE}{{20,"
-            f"64}}(?:\\.[0-9a-z]{{2}}\\.[0-9a-z]{{9}})?"
+            f"(?:glpat|gldt|glft|glsoat|glrt|glcbt|glptt|glagent|gloas|glimt|glwt|glffct)-{_URLSAFE}{{20,"
+            f"64}}(?:\\.[0-9a-z]{{2}}\\.[0-9a-z]{{9}})?|GR1348941{_URLSAFE}{{20,64}}"
         ),
         "gl(?:pat|dt|ft|soat|rt|cbt|ptt|agent|oas|imt|wt|ffct)-|GR1348941",
         3.0,
@@ -85,7 +85,7 @@ _FORMATS: tuple[tuple[str, str, str, float], ...] = (
     (
         "azure_storage_key",
         "\\b[0-9A-Za-z+/]{76}(?:\\+AS?t|JQQJ99)[0-9A-Za-z+/]{0,30}==|\\b[0-9A-Za-z]{52}JQQJ9[0-9]{1}[0-9A-Za-z]{24,30}=?=?",
-        "\\+ASt|JQQJ9",
+        "\\+AS?t|JQQJ9",
         3.0,
     ),
     ("age", "AGE-SECRET-KEY-1[0-9A-Z]{58}", "AGE-SECRET-KEY-1", 3.0),
