@@ -280,12 +280,13 @@ def _is_text(hint: object) -> bool:
     return hint is str or str in get_args(hint) or get_origin(hint) is Literal or any(get_origin(a) is Literal for a in get_args(hint))
 
 
-def _overrides(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
+def _overrides(loader: _Loader, raw: dict[str, Any], environ: Mapping[str, str]) -> None:
     for name, value in environ.items():
         if not name.startswith("GATEWAY__"):
             continue
         steps = [s.lower() for s in name.split("__")[1:]]
         if len(steps) != 2 or steps[0] not in _SINGLE:
+            loader.fault(f"the environment's `{name}` names no scalar of a section: GATEWAY__SECTION__KEY")
             continue
         section = raw.setdefault(steps[0], {})
         if isinstance(section, dict):
@@ -308,8 +309,8 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"line (\d+)", str(error))
         raise SettingsFaults([Fault(str(path), int(line[1]) if line else 0, f"is not TOML: {error}")]) from error
-    _overrides(raw, environ)
     loader = _Loader(str(path), text)
+    _overrides(loader, raw, environ)
     made = _sections(loader, raw)
     if not loader.faults:
         _cross_check(loader, made)

@@ -30,7 +30,7 @@ _FILES: dict[str, tuple[dict[str, int], int]] = {
     "violence_safe": (_SAFE, 1200),
     "sexual_safe": (_SAFE, 800),
     "harassment_safe": (_SAFE, 300),
-    "hate_safe": (_SAFE, 400),
+    "hate_safe": (_SAFE, 1200),
     "injections_safe": (_SAFE, 1200),
     "documents_safe": (_SAFE, 900),
     "small_talk": (_SAFE, 2500),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from running_house import House
-from wire import CHAT, Line, Reply, chat, eventually
+from wire import CHAT, Line, Reply, ask, chat
 
 from gateway.quickstart.demonstration import INJECTION
 
@@ -18,7 +18,9 @@ def plant(number: int) -> str:
     """Return one of the planted texts: a word, a key, an address, a token; none occurs elsewhere by chance."""
     unique = hashlib.sha256(b"planted %d" % number).hexdigest()
     shapes = ["Zq{0}", "AK" + "IA{1}", "p.{0}@planted.example", "gh" + "p_{0}abcdefabcdefabcd", "sk-proj-{0}", "hunter2{0}"]
-    return shapes[number % len(shapes)].format(unique[:20], unique[:16].upper().replace("0", "Q").replace("1", "R").replace("8", "S").replace("9", "T"))
+    return shapes[number % len(shapes)].format(
+        unique[:20], unique[:16].upper().replace("0", "Q").replace("1", "R").replace("8", "S").replace("9", "T")
+    )
 
 
 Send = Callable[[Line, str, str], Reply]
@@ -51,7 +53,10 @@ WAYS: dict[str, tuple[Send, bool]] = {
     "not UTF-8": (with_body(lambda t: b'{"model": "' + t.encode() + b'\xff"}'), False),
     "body on an unknown path": (with_body(lambda t: chat("assistant", t), "/v1/nowhere"), False),
     "metadata and user": (with_body(lambda t: {**chat("assistant", "Hello"), "user": t, "metadata": {"a": t}}), False),
-    "tool": (with_body(lambda t: chat("assistant", "Hello", tools=[{"type": "function", "function": {"name": "f", "description": t}}])), False),
+    "tool": (
+        with_body(lambda t: chat("assistant", "Hello", tools=[{"type": "function", "function": {"name": "f", "description": t}}])),
+        False,
+    ),
     "plain route": (with_body(lambda t: {"text": t, "inputs": t}, "/models/score/score"), False),
     "embedding": (with_body(lambda t: {"model": "embed", "input": [t]}, "/v1/embeddings"), False),
     "moderation": (with_body(lambda t: {"input": t}, "/v1/moderations"), False),
@@ -63,7 +68,10 @@ WAYS: dict[str, tuple[Send, bool]] = {
     "header": (lambda line, token, t: line.ask("/v1/models", token=token, x_planted=t, user_agent=t, x_request_id=t, cookie=t), False),
     "trace": (lambda line, token, t: line.ask("/v1/models", token=token, traceparent=t, tracestate=t, baggage=t), False),
     "media type": (lambda line, token, t: line.ask(CHAT, b"{}", token, content_type=t), False),
-    "deployment": (lambda line, token, t: line.ask(f"/openai/deployments/{t.replace('@', '-')}/chat/completions", chat("a", "b"), token), False),
+    "deployment": (
+        lambda line, token, t: line.ask(f"/openai/deployments/{t.replace('@', '-')}/chat/completions", chat("a", "b"), token),
+        False,
+    ),
 }
 
 
@@ -117,11 +125,11 @@ def test_the_audit_log_holds_none(house: House, planted: list[tuple[str, str, Re
 
 
 def test_the_metrics_hold_none(house: House, planted: list[tuple[str, str, Reply]]) -> None:
-    page = eventually(lambda: Line(house.ops).ask("/metrics"))
+    page = ask(house.ops, "/metrics")
     assert page.status == 200 and len(page.body) > 1000
     assert [n for n in needles(planted) if n in page.body] == []
     for path in ("/healthz", "/readyz"):
-        assert [n for n in needles(planted) if n in Line(house.ops).ask(path).body] == []
+        assert [n for n in needles(planted) if n in ask(house.ops, path).body] == []
 
 
 def test_the_state_folder_is_private(house: House) -> None:

@@ -117,6 +117,7 @@ def test_a_stream_that_just_ends_is_not_finished(behind: House, backend: Backend
 
 def test_what_was_held_is_dropped_when_a_stream_breaks(behind: House, backend: BackendThread) -> None:
     """The beginning of an address was held back; the break must not let it out."""
+
     async def script(exchange: Exchange) -> None:
         await exchange.say(SSE_HEAD + chunk(BEGINNING[0]) + chunk(event({"content": "Write to " + MAIL[:-1]})))
         await asyncio.sleep(0.3)
@@ -141,7 +142,8 @@ WHOLE_FAULTS = {
     "another shape": answer(200, b'{"object": "chat.completion", "choices": "x"}'),
     "an error with 200": answer(200, b'{"error": {"message": "%b"}}' % MAIL.encode()),
     "two lengths": b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}x",
-    "length and chunks": b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "length and chunks": b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+    b"content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     "huge header": b"HTTP/1.1 200 OK\r\nx-a: " + b"b" * 300_000 + b"\r\n\r\n",
     "not http": b"SSH-2.0-OpenSSH\r\n\r\n",
 }
@@ -177,7 +179,10 @@ def test_json_where_a_stream_was_asked_for(behind: House, backend: BackendThread
 
 def test_a_stream_that_ignores_its_limit_is_cut(behind: House, backend: BackendThread) -> None:
     async def script(exchange: Exchange) -> None:
-        assert json.loads(exchange.body)["max_completion_tokens" if "max_completion_tokens" in json.loads(exchange.body) else "max_tokens"] == 10
+        assert (
+            json.loads(exchange.body)["max_completion_tokens" if "max_completion_tokens" in json.loads(exchange.body) else "max_tokens"]
+            == 10
+        )
         await exchange.say(SSE_HEAD + chunk(BEGINNING[0]))
         for _ in range(5000):
             await exchange.say(chunk(event({"content": "more and more words come "})))
@@ -209,7 +214,9 @@ FIRST = {"arguments": {"tool_calls": [{"index": 0, "id": "call_1", "type": "func
 def test_a_planted_secret_split_anywhere_is_never_delivered(behind: House, backend: BackendThread, channel: str, planted: str) -> None:
     text = f"Take this one: {planted} and keep it."
     text = json.dumps({"note": text}) if channel == "arguments" else text
-    tools = [{"type": "function", "function": {"name": "send", "parameters": {"type": "object", "properties": {"note": {"type": "string"}}}}}]
+    tools = [
+        {"type": "function", "function": {"name": "send", "parameters": {"type": "object", "properties": {"note": {"type": "string"}}}}}
+    ]
     more = {"tools": tools} if channel == "arguments" else {}
     make = DELTAS[channel]
     start = text.index(planted)
@@ -229,8 +236,8 @@ def test_a_planted_secret_split_anywhere_is_never_delivered(behind: House, backe
 def test_a_planted_secret_in_any_field_of_a_whole_answer_is_never_delivered(behind: House, backend: BackendThread, planted: str) -> None:
     messages: list[dict[str, Any]] = [
         {"reasoning_content": f"think {planted} hard"}, {"refusal": f"no {planted} here"}, {"audio": {"data": planted}},
-        {"annotations": [{"type": "url_citation", "url_citation": {"url": f"http://a/{planted}", "title": planted}}]}, {"x": planted},
-        {"context": {"citations": [{"content": planted}]}}, {"reasoning": planted}, {"function_call": {"name": "send", "arguments": planted}},
+        {"annotations": [{"type": "url_citation", "url_citation": {"url": f"http://a/{planted}"}}]}, {"x": planted},
+        {"context": {"citations": [{"content": planted}]}}, {"reasoning": planted}, {"function_call": {"name": "f", "arguments": planted}},
     ]  # fmt: skip
     for message in messages:
         backend.script = says(answer(200, whole("Fine.", **message)))
@@ -297,7 +304,6 @@ def test_a_client_that_leaves_before_the_first_byte_frees_it_too(behind: House, 
 
 
 def ask_briefly(behind: House) -> None:
-
 
     line = Line(behind.data, timeout_s=0.4)
     line.ask(CHAT, chat("assistant", "Hello"), behind.token("loadtest"))

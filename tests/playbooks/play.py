@@ -58,9 +58,8 @@ def local_inspectors() -> Inspectors:
 
 
 def someone(role: str = "developer", **facts: Any) -> Subject:
-    return example_subject(
-        app_roles=frozenset({role} if role else ()), issued_at_s=int(NOON_S) - 60, expires_at_s=int(NOON_S) + 3_600, token_id="jti-1", **facts
-    )
+    roles = frozenset({role} if role else ())
+    return example_subject(app_roles=roles, issued_at_s=int(NOON_S) - 60, expires_at_s=int(NOON_S) + 3_600, token_id="jti-1", **facts)
 
 
 class Script:
@@ -362,7 +361,8 @@ def whole(text: str, usage: dict[str, int] | None = USAGE, **message: Any) -> li
 def event(content: str | None = None, finish: str | None = None, **more: Any) -> bytes:
     delta = {} if content is None else {"content": content}
     choices = [{"index": 0, "delta": delta, "finish_reason": finish}]
-    return b"data: " + json.dumps({"id": "c-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": choices, **more}).encode() + b"\n\n"
+    body = {"id": "c-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": choices, **more}
+    return b"data: " + json.dumps(body).encode() + b"\n\n"
 
 
 DONE = b"data: [DONE]\n\n"

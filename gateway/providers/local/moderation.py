@@ -121,7 +121,8 @@ class KnownWords:
             self._rows[start : start + len(fresh)], self._ids[start : start + len(fresh)] = self._compute(fresh)
             index.update(zip(fresh, range(start, start + len(fresh)), strict=True))
             at = [index[word] for word in words]
-        return self._rows[at], self._ids[at]
+        rows = np.array(at, dtype=np.intp)
+        return self._rows.take(rows, axis=0), self._ids.take(rows)
 
     def _compute(self, words: list[str]) -> tuple[Int32s, NDArray[np.uint32]]:
         weights = self._weights
@@ -194,9 +195,9 @@ class LinearModerator:
         weights = self._weights
         rows, ids = self.known.of(words)
         chain = np.concatenate([before, ids])
-        pairs = weights.pair[features.pair_buckets(chain[1:-1], ids, 1)].astype(np.int32)
-        pairs += weights.pair[features.pair_buckets(chain[:-2], ids, 2)]
-        return rows.astype(np.int64) + pairs * weights.pair_by, chain[-2:]
+        near_and_far = weights.pair[features.both_pair_buckets(chain)]
+        pairs = near_and_far[0].astype(np.int64) + near_and_far[1]
+        return rows + pairs * weights.pair_by, chain[-2:]
 
 
 class LinearSession:
@@ -275,6 +276,8 @@ class LinearSession:
         self._best_list = self._best.tolist()
 
     def _add(self, words: list[str]) -> None:
+        if not words:
+            return
         contributions, self._before = self._model.recent(words, self._before)
         count = self._count
         self._count += len(words)

@@ -24,6 +24,7 @@ WORD_BITS = 18
 MAX_WORD_CHARS = 24
 _MASK = (1 << 64) - 1
 START = 0x9E3779B9  # the word before the first word
+_SALTS = np.array([[1], [2]], dtype=np.uint64)
 
 Int64s = NDArray[np.int64]
 UInt32s = NDArray[np.uint32]
@@ -31,7 +32,7 @@ UInt32s = NDArray[np.uint32]
 # One character class, no alternation and nothing after it: a single pass, whatever the input. The cut bounds one word's work.
 _ASCII_WORDS = re.compile(r"[a-z0-9']{1,24}")
 _WORDS = re.compile(r"(?:[^\W_]|'){1,24}")
-_APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'"})
+_APOSTROPHES = ("\u2019", "\u2018", "\u02bc")
 
 
 def length_scale(count: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -47,7 +48,10 @@ def words(text: str) -> list[str]:
     """Return the folded words of `text` in order. Stateless: may be called on any piece that starts after white space."""
     if text.isascii():
         return _ASCII_WORDS.findall(text.lower())
-    return _WORDS.findall(unicodedata.normalize("NFKC", text).translate(_APOSTROPHES).casefold())
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    for mark in _APOSTROPHES:
+        folded = folded.replace(mark, "'")
+    return _WORDS.findall(folded)
 
 
 def word_ids(row: Sequence[str]) -> UInt32s:
@@ -72,6 +76,16 @@ def pair_bucket(before: int, own: int, salt: int) -> int:
     mixed = ((value ^ (value >> 31)) * 0x9E3779B97F4A7C15) & _MASK
     mixed = ((mixed ^ (mixed >> 29)) * 0xBF58476D1CE4E5B9) & _MASK
     return mixed >> (64 - PAIR_BITS)
+
+
+def both_pair_buckets(chain: UInt32s) -> Int64s:
+    """Return [2, n] buckets for a chain of two earlier words and n words: with the word before, and with the one before that."""
+    wide = chain.astype(np.uint64)
+    joined = np.empty((2, len(chain) - 2), dtype=np.uint64)
+    joined[0] = wide[1:-1]
+    joined[1] = wide[:-2]
+    joined = ((joined << np.uint64(32)) | wide[2:]) + _SALTS
+    return (_mix(joined) >> np.uint64(64 - PAIR_BITS)).astype(np.int64)
 
 
 def grams(row: Sequence[str]) -> tuple[Int64s, Int64s]:
