@@ -26,6 +26,7 @@ from gateway.ports import ClientGone, LogUnavailable
 from gateway.pouring import Outcome, Sink, answer_locally, pour
 from gateway.refusals import (
     AUDIT_UNAVAILABLE,
+    BACKEND_TIMEOUT,
     CONTENT_FILTER,
     INTERNAL,
     INVALID_API_KEY,
@@ -83,7 +84,7 @@ async def serve(inbound: Inbound, sink: Sink, house: House) -> None:
     except Refusal as refusal:
         await refuse(refusal, sink, house, exchange)
     except asyncio.CancelledError:
-        exchange.outcome = exchange.outcome or "client_gone"
+        exchange.outcome = "client_gone"  # whatever was under way did not reach anyone
         raise
     except ClientGone:
         exchange.outcome = "client_gone"
@@ -94,8 +95,10 @@ async def serve(inbound: Inbound, sink: Sink, house: House) -> None:
         await refuse(Refusal(INTERNAL, detail=place(error)), sink, house, exchange)
     finally:
         house.active.active -= 1
-        await settle(lease, house, exchange)
-        close(house, exchange)
+        try:
+            await settle(lease, house, exchange)
+        finally:
+            close(house, exchange)
 
 
 def begin(inbound: Inbound, house: House) -> Exchange:
@@ -175,24 +178,39 @@ def shape(permit: Permit, house: House, exchange: Exchange) -> ValidRequest:
 async def reserve(permit: Permit, valid: ValidRequest, house: House, exchange: Exchange) -> Lease:
     """How much: requests, tokens, concurrency and quota in one atomic step."""
     tier = permit.generation.tier(permit.obligations.tier)
-    charge = Charge(
-        tenant=permit.subject.tenant,
-        subject=f"{permit.subject.issuer}\n{permit.subject.subject_id}",
+    charge = charge_of(permit.subject, tier, valid.input_tokens + valid.output_tokens, exchange)
+    lease = await house.counters.reserve(charge, house.mono_s())
+    exchange.lease = lease
+    if lease.degraded:
+        house.metrics.count(house.metrics.degraded, 1, "limits")
+    return lease
+
+
+def charge_of(subject: Subject, tier: Any, tokens: int, exchange: Exchange) -> Charge:
+    """Return what an exchange wants to take under a tier of the policy set."""
+    return Charge(
+        tenant=subject.tenant,
+        subject=f"{subject.issuer}\n{subject.subject_id}",
         tier=tier.name,
         requests_per_minute=tier.requests_per_minute,
         burst=tier.burst,
         tokens_per_minute=tier.tokens_per_minute,
         concurrent=tier.concurrent,
         daily_tokens=tier.daily_tokens,
-        tokens=valid.input_tokens + valid.output_tokens,
+        tokens=tokens,
         lease_id=exchange.request_id,
         day=int(exchange.started_s) // 86_400,
     )
-    lease = await house.counters.reserve(charge, house.mono_s())
-    exchange.lease = lease
-    if lease.degraded:
-        house.metrics.count(house.metrics.degraded, 1, "limits")
-    return lease
+
+
+def standing(house: House, exchange: Exchange) -> tuple[tuple[str, str], ...]:
+    """Return the rate-limit headers of a known subject that has taken nothing."""
+    limits = house.policies.current.limits
+    name = exchange.permit.obligations.tier if exchange.permit is not None else limits.default
+    tier = limits.tiers.get(name)
+    if exchange.subject is None or tier is None:
+        return ()
+    return house.counters.standing(charge_of(exchange.subject, tier, 0, exchange), house.mono_s())
 
 
 async def inspect(valid: ValidRequest, lease: Lease, house: House, exchange: Exchange) -> ScreenedRequest:
@@ -235,8 +253,12 @@ async def deliver(
     answer: Answer | None = None
     outcome = Outcome()
     try:
+        outcome.sent = True
         answer = await forward(prompt, opened, house, exchange)
         await pour(answer, prompt, house, exchange, sink, base_headers(exchange), outcome)
+    except Refusal as refusal:
+        outcome.sent = refusal.kind is BACKEND_TIMEOUT or outcome.answered
+        raise
     finally:
         inbound.stop_watching()
         if answer is not None:
@@ -263,10 +285,15 @@ def note(outcome: Outcome, prompt: ScreenedRequest, house: House, exchange: Exch
     valid = prompt.valid
     exchange.outbound = outcome.verdict
     exchange.outcome = exchange.outcome or outcome.name
-    if not outcome.answered:  # answered by us, or no backend answered: nothing was consumed
+    if not outcome.answered and outcome.sent:  # sent, and nobody waited for the answer: it was computed all the same
+        exchange.usage = Usage(input_tokens=valid.input_tokens, output_tokens=0 if valid.stream else valid.output_tokens, counted=True)
+        return
+    if not outcome.answered:  # answered by us, or no backend took it: nothing was consumed
         exchange.usage = Usage(input_tokens=0, output_tokens=0, counted=True)
         return
-    exchange.usage = settle_usage(outcome.reported, valid.input_tokens, outcome.counted_output)
+    exchange.usage = settle_usage(
+        outcome.reported, valid.input_tokens, outcome.counted_output, outcome.output_chars, valid.output_tokens
+    )
     exchange.cost_microusd = cost_microusd(house.prices, valid.permit.route, exchange.usage)
     if outcome.digest is not None:
         exchange.answer_hmac = house.prints.content(valid.permit.subject.tenant, outcome.digest.digest())
@@ -293,9 +320,13 @@ def base_headers(exchange: Exchange) -> list[tuple[bytes, bytes]]:
 async def refuse(refusal: Refusal, sink: Sink, house: House, exchange: Exchange) -> None:
     """Say no, once, on the record. After the first byte of a stream the no becomes its last event."""
     exchange.refusal = refusal
-    exchange.status = refusal.kind.status
+    if not sink.begun:
+        exchange.status = refusal.kind.status
     exchange.inbound = exchange.inbound or refusal.verdict
-    exchange.outcome = "refused" if exchange.opened is None else refusal.kind.code
+    if exchange.opened is not None:
+        exchange.outcome = "blocked" if refusal.kind is CONTENT_FILTER else "failed"
+    else:
+        exchange.outcome = "refused"
     house.metrics.count(house.metrics.refusals, 1, refusal.kind.code)
     if exchange.subject is None:
         if refusal.kind in (INVALID_TOKEN, INVALID_API_KEY):
@@ -309,7 +340,10 @@ async def refuse(refusal: Refusal, sink: Sink, house: House, exchange: Exchange)
         except LogUnavailable:
             refusal = Refusal(AUDIT_UNAVAILABLE, detail="refusal could not be recorded")
             exchange.index = None
-    await sink.refuse(refusal, base_headers(exchange))
+    told = base_headers(exchange)
+    if exchange.lease is None and not any(name.startswith("x-ratelimit") for name, _ in refusal.headers):
+        told += [(name.encode(), value.encode()) for name, value in standing(house, exchange)]
+    await sink.refuse(refusal, told)
 
 
 async def settle(lease: Lease | None, house: House, exchange: Exchange) -> None:

@@ -64,6 +64,10 @@ class CounterStore(Protocol):
         """
         ...
 
+    def standing(self, charge: Any, now_s: float) -> tuple[tuple[str, str], ...]:
+        """Return the rate-limit headers of a subject as it stands, empty where that would cost a round trip. Takes nothing."""
+        ...
+
     async def settle(self, lease: Lease, tokens: int, now_s: float) -> None:
         """Give back what was reserved and not used, or take what was used beyond it; free the slot. Idempotent by lease id."""
         ...

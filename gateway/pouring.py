@@ -19,7 +19,7 @@ from gateway.content.inbound import put
 from gateway.content.inspect import Scope
 from gateway.content.review import review
 from gateway.content.rules import Rules
-from gateway.content.stream import Blocked, Findings, Piece, StreamGuard
+from gateway.content.stream import Blocked, Findings, Piece, Readings, StreamGuard
 from gateway.evidence import Direction, Operation, Role, ScreenedRequest, Segment, StreamMode, Use, Verdict
 from gateway.exchange import Exchange
 from gateway.house import House
@@ -55,9 +55,11 @@ class Outcome:
         self.name = ""
         self.reported: tuple[int, int] | None = None
         self.counted_output = 0
+        self.output_chars = 0
         self.verdict: Verdict | None = None
         self.digest: Any = None
         self.answered = False
+        self.sent = False
 
 
 async def pour(
@@ -70,9 +72,9 @@ async def pour(
     rules = house.rules(permit.generation, permit.obligations.profile)
     try:
         if prompt.valid.stream:
-            await _Stream(answer, prompt, rules, house, sink, outcome).run(headers)
+            await _Stream(answer, prompt, rules, house, sink, outcome, exchange).run(headers)
         else:
-            await _whole(answer, prompt, rules, house, sink, headers, outcome)
+            await _whole(answer, prompt, rules, house, sink, headers, outcome, exchange)
     except UpstreamError as error:
         kind = BACKEND_TIMEOUT if error.phase == "timeout" else BACKEND_UNAVAILABLE
         raise Refusal(kind, detail=f"answer: {error.phase}") from error
@@ -83,8 +85,37 @@ async def pour(
         raise Refusal(INSPECTION_UNAVAILABLE, detail=f"answer: {error}") from error
 
 
+def answer_id(exchange: Exchange) -> str:
+    return f"chatcmpl-{exchange.request_id}"
+
+
+def call_id(answer: str, choice: int, number: Any) -> str:
+    """Return our id of a tool call: unique over a conversation, and nothing a backend could write."""
+    return f"call_{answer[9:17]}_{choice}_{number}"
+
+
+def _mint(body: dict[str, Any], exchange: Exchange) -> None:
+    """Put our own ids and time into a whole answer. SECURITY: an id is a text nobody inspects."""
+    body.pop("system_fingerprint", None)
+    body.pop("model_version", None)
+    if "created" in body:
+        body["created"] = int(exchange.started_s)
+    if "id" in body:
+        body["id"] = answer_id(exchange)
+    for choice in body.get("choices", ()):
+        for number, call in enumerate((choice.get("message") or {}).get("tool_calls") or ()):
+            call["id"] = call_id(answer_id(exchange), choice["index"], number)
+
+
 async def _whole(
-    answer: Answer, prompt: ScreenedRequest, rules: Rules, house: House, sink: Sink, headers: Headers, outcome: Outcome
+    answer: Answer,
+    prompt: ScreenedRequest,
+    rules: Rules,
+    house: House,
+    sink: Sink,
+    headers: Headers,
+    outcome: Outcome,
+    exchange: Exchange,
 ) -> None:
     valid = prompt.valid
     permit = valid.permit
@@ -95,8 +126,10 @@ async def _whole(
         operation, raw, model=permit.asked.model, spec=spec, logprobs="logprobs" in permit.obligations.grants
     )
     outcome.reported = reported(body.get("usage"))
+    _mint(body, exchange)
     segments = answers.answer_segments(operation, body, spec)
-    outcome.counted_output = sum(len(s.text) for s in segments) // 4 + 1
+    outcome.output_chars = sum(len(s.text) for s in segments)
+    outcome.counted_output = outcome.output_chars // 4 + 1
     findings = Findings()
     scope = Scope(permit.subject.tenant, permit.subject.subject_id.encode())
     deadline_s = house.mono_s() + rules.outbound.deadline_s
@@ -104,6 +137,7 @@ async def _whole(
     outcome.verdict = verdicts.verdict(
         findings, house.inspection.inspectors.names, degraded=result.degraded, cached=result.cached
     )
+    exchange.status = 200
     if result.blocked:
         outcome.name = "blocked"
         if "choices" not in body:
@@ -178,9 +212,10 @@ class _Stream:
     """Pours one event stream."""
 
     def __init__(
-        self, answer: Answer, prompt: ScreenedRequest, rules: Rules, house: House, sink: Sink, outcome: Outcome
+        self, answer: Answer, prompt: ScreenedRequest, rules: Rules, house: House, sink: Sink, outcome: Outcome, exchange: Exchange
     ) -> None:
         self._answer = answer
+        self._exchange = exchange
         self._prompt = prompt
         self._rules = rules
         self._house = house
@@ -197,8 +232,19 @@ class _Stream:
         self._finished: set[int] = set()
         self._template: chunks.Chunk | None = None
         self._ended = False
+        inspectors = house.inspection.inspectors
+        self._readings = Readings(
+            inspectors.views, inspectors.smuggling, inspectors.language, lambda text: inspectors.moderator.score(text, Role.ASSISTANT)
+        )
+        asked = prompt.valid.body
+        prompts = asked.get("prompt")
+        self._id = answer_id(exchange)
+        self._created = int(exchange.started_s)
+        self._allowance = (prompt.valid.output_tokens + SPLIT_AT) * CHARS_PER_TOKEN
+        self._choices = int(asked.get("n", 1)) * (len(prompts) if isinstance(prompts, list) else 1)
 
     async def run(self, headers: Headers) -> None:
+        self._exchange.status = 200
         await self._sink.begin(
             200, [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store"), *headers]
         )
@@ -215,6 +261,8 @@ class _Stream:
                             break
                     await self._flush(out)
                 except Blocked as blocked:
+                    if self._mode is StreamMode.STRICT:
+                        out.clear()  # strict means all of it or nothing
                     await self._blocked(blocked, out)
                 if out:
                     await self._send(out)
@@ -225,6 +273,7 @@ class _Stream:
         finally:
             for channel in self._channels.values():
                 channel.guard.drop()
+            self._outcome.output_chars = self._chars
             self._outcome.counted_output = self._chars // 4 + 1
             self._outcome.verdict = verdicts.verdict(self._findings, self._house.inspection.inspectors.names)
 
@@ -243,8 +292,14 @@ class _Stream:
         chunk = chunks.parse_chunk(self._operation, data, model=self._model)
         if chunk.usage is not None:
             self._outcome.reported = reported(chunk.usage) or self._outcome.reported
+        if any(choice.index >= self._choices for choice in chunk.body.choices):
+            raise UpstreamError("protocol", "a choice nobody asked for")
+        self._mint(chunk)
         self._template = chunk
         ends = chunk.finish_reasons
+        if self._chars + sum(len(text.text) for text in chunk.texts) > self._allowance:
+            await self._cut(out)
+            return
         if chunk.texts:
             for choice in chunk.body.choices:  # an end leaves only after everything before it was judged
                 if choice.index in ends:
@@ -258,8 +313,17 @@ class _Stream:
             out += [self._event(chunks.closing(chunk, [index], reason)) for index, reason in ends.items()]
         elif not chunk.texts and chunk.body.choices and not chunk.is_idle:
             out.append(self._event(chunk))
-        if self._chars > (self._prompt.valid.output_tokens + SPLIT_AT) * CHARS_PER_TOKEN:
-            await self._cut(out)
+
+    def _mint(self, chunk: chunks.Chunk) -> None:
+        """Put our own ids, time and nothing else where the backend could have written anything."""
+        chunk.body.id = self._id
+        chunk.body.created = self._created
+        chunk.body.system_fingerprint = msgspec.UNSET
+        for choice in chunk.body.choices:
+            calls = choice.delta.tool_calls if isinstance(choice.delta, chunks.Delta) else None
+            for call in calls if isinstance(calls, list) else ():
+                if isinstance(call.id, str):
+                    call.id = call_id(self._id, choice.index, call.index)
 
     def _event(self, chunk: chunks.Chunk) -> bytes:
         return b"data: " + chunks.render(chunk, include_usage=self._prompt.valid.include_usage) + b"\n\n"
@@ -297,6 +361,7 @@ class _Stream:
                 None if arguments else self._prompt.restorer,
                 self._findings,
                 mode=StreamMode.STRICT if arguments else self._mode,
+                readings=None if arguments else self._readings,
             )
             channel = self._channels[(choice, name)] = _Channel(guard)
         return channel
@@ -422,6 +487,7 @@ async def answer_locally(prompt: ScreenedRequest, house: House, exchange: Exchan
             body = {"object": "list", "data": [_model(name) for name in usable]}
     data = msgspec.json.encode(body)
     outcome.name = "finished"
+    exchange.status = 200
     await sink.begin(
         200, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(data)), (b"cache-control", b"no-store"), *headers]
     )

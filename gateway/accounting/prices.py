@@ -28,11 +28,20 @@ def cost_microusd(prices: Mapping[str, TokenPrice], route: str, usage: Usage) ->
     return -int(-exact // 1000)
 
 
-def settle_usage(reported: tuple[int, int] | None, counted_input: int, counted_output: int) -> Usage:
+FLOOR_CHARS = 8  # no tokenizer in use packs more text into a token on average
+SLACK = 256
+
+
+def settle_usage(reported: tuple[int, int] | None, counted_input: int, counted_output: int, output_chars: int, ceiling: int) -> Usage:
     """Return what is charged: the backend's report where it is plausible, else our own count, never zero.
 
-    A report below what we saw leave is not believed: `counted_output` is then charged.
+    SECURITY: a report far above what the request could cost would lock its caller out; one far below what was delivered would
+    be free. Both are clamped, and the usage says that it was counted.
     """
     if reported is None:
         return Usage(input_tokens=max(1, counted_input), output_tokens=counted_output, counted=True)
-    return Usage(input_tokens=max(0, reported[0]), output_tokens=max(0, reported[1]), counted=False)
+    given_input, given_output = max(0, reported[0]), max(0, reported[1])
+    input_tokens = min(given_input, counted_input * 4 + SLACK)
+    output_tokens = min(max(given_output, output_chars // FLOOR_CHARS), max(ceiling, counted_output) * 2 + SLACK)
+    clamped = (input_tokens, output_tokens) != (given_input, given_output)
+    return Usage(input_tokens=input_tokens, output_tokens=output_tokens, counted=clamped)

@@ -35,7 +35,9 @@ class _UsageError(Exception):
 
 def add_arguments(subparsers: Any) -> None:
     """Add `audit` to a command's subparsers. Each command sets `handler`: a function of the parsed arguments to an exit code."""
-    audit = subparsers.add_parser("audit", help="verify and read the tamper-evident log")
+    audit = subparsers.add_parser(
+        "audit", help="verify and read the tamper-evident log", epilog="example: gateway audit verify .quickstart/audit"
+    )
     commands = audit.add_subparsers(dest="audit_command", required=True, metavar="COMMAND")
 
     def add(name: str, handler: Handler, about: str, example: str, *, directory: bool = True) -> argparse.ArgumentParser:

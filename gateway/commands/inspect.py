@@ -64,8 +64,8 @@ async def _look(text: str, rules: Any, role: Role, direction: Direction) -> dict
     segment = Segment(("text",), text, role, Use.CONTENT)
     findings = Findings()
     scope = Scope("local", b"")
-    found, _ = await inspected.findings([segment], rules, direction, scope, 0.0)
-    outcome = await review(inspected, [segment], rules, direction, scope, 0.0, None, findings)
+    found, _ = await inspected.findings([segment], rules, direction, scope, float("inf"))
+    outcome = await review(inspected, [segment], rules, direction, scope, float("inf"), None, findings)
     return {
         "action": "block" if outcome.blocked else findings.action.name.lower(),
         "entities": [{"type": s.type, "start": s.start, "end": s.end, "score": s.score, "detector": s.detector} for s in found[0].spans],

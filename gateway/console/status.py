@@ -59,4 +59,6 @@ def control_app(status: Status, permitted: Permitted) -> Starlette:
             return Response(msgspec.json.encode(dict(status())), 200, _HEADERS, media_type="application/json")
         return HTMLResponse(page(status()), 200, _HEADERS)
 
-    return Starlette(routes=[Route("/", show), Route("/api/status", show)])
+    app = Starlette(routes=[Route("/", show), Route("/api/status", show)])
+    app.router.redirect_slashes = False  # SECURITY: a redirect would be built from the caller's Host
+    return app

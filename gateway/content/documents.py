@@ -55,7 +55,7 @@ def strings(document: Any, path: Path = ()) -> list[tuple[Path, str]]:
     if isinstance(document, bool) or document is None:
         return []
     if isinstance(document, (int, float)):
-        digits = str(document)
+        digits = str(int(document)) if isinstance(document, float) and document.is_integer() else str(document)
         return [(path, digits)] if len(digits) >= MIN_NUMBER else []
     found: list[tuple[Path, str]] = []
     if isinstance(document, list):

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.content import verdicts
+from gateway.content import documents, verdicts
 from gateway.content.inspect import Inspection, Scope
 from gateway.content.pseudonyms import Pseudonyms, escape_lookalikes
 from gateway.content.review import review
@@ -34,13 +34,29 @@ def put(body: Any, path: tuple[str | int, ...], text: str) -> None:
 def _made_inert(segments: tuple[Segment, ...], body: dict[str, Any]) -> tuple[Segment, ...]:
     made = list(segments)
     for at, segment in enumerate(segments):
-        if "<" not in segment.text or segment.use is Use.LABEL:
+        if segment.use is Use.LABEL or ("<" not in segment.text and "\\u003" not in segment.text):
             continue
-        text = escape_lookalikes(segment.text)
+        text = _inert_document(segment.text) if segment.use is Use.ARGUMENTS else escape_lookalikes(segment.text)
         if text != segment.text:
             made[at] = Segment(segment.path, text, segment.role, segment.use)
             put(body, segment.path, text)
     return tuple(made)
+
+
+def _inert_document(text: str) -> str:
+    """Escape look-alikes in the strings of a document: JSON can spell `<` in another way."""
+    document = documents.parse(text)
+    if document is None:
+        plain = documents.unescaped(text)
+        inert = escape_lookalikes(plain)
+        return inert if inert != plain else text
+    changed = False
+    for path, value in documents.strings(document):
+        inert = escape_lookalikes(value)
+        if inert != value and not (path and isinstance(path[-1], documents.KeyAt)):
+            document = documents.replace(document, path, inert)
+            changed = True
+    return documents.dump(document) if changed else text
 
 
 def json_path(path: tuple[str | int, ...]) -> str:

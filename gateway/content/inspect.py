@@ -7,7 +7,9 @@ never cached. Every inspector that cannot answer raises: there is no path on whi
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -19,6 +21,8 @@ from gateway.content.rules import NER_TYPES, Action, DirectionRules, Rules
 from gateway.evidence import Direction, Role, Segment, Span, Use
 from gateway.ports import InspectorUnavailable, Moderator, NerDetector, SpanDetector
 
+STEP = 2_048  # code points scanned at once: a hostile one costs about 15 ms
+TURN_S = 0.004
 MAX_BASES = 4_096  # profiles x directions x tenants in use; beyond it they are made again
 SEPARATOR = "\x1f"
 BORDER = 160  # code points taken from each side of a message border
@@ -112,6 +116,24 @@ def _is_window(segment: Segment) -> bool:
     return bool(segment.path) and segment.path[0] == "border"
 
 
+class Pace:
+    """Gives the event loop its turn between steps, and ends inspection at its deadline (monotonic seconds)."""
+
+    def __init__(self, deadline_s: float) -> None:
+        self._deadline_s = deadline_s
+        self._since_s = time.monotonic()
+
+    async def breathe(self) -> None:
+        """Yield if this task has run for long. Raises `InspectorUnavailable` past the deadline: unread never counts as clean."""
+        now_s = time.monotonic()
+        if now_s - self._since_s < TURN_S:
+            return
+        if now_s > self._deadline_s:
+            raise InspectorUnavailable("inspection passed its deadline")
+        await asyncio.sleep(0)
+        self._since_s = time.monotonic()
+
+
 class Inspection:
     """Inspects texts of one process under given rules."""
 
@@ -136,7 +158,8 @@ class Inspection:
         for at, segment in enumerate(segments):
             state = base.copy()
             owner = scope.subject if segment.role is Role.USER else b""
-            state.update(b"%s\0%s\0%d\0" % (segment.role.encode(), segment.use.encode(), len(owner)) + owner)
+            kind = b"w" if _is_window(segment) else segment.use.encode()  # SECURITY: a window's offsets are not its text's
+            state.update(b"%s\0%s\0%d\0" % (segment.role.encode(), kind, len(owner)) + owner)
             state.update(segment.text.encode("utf-8", "surrogatepass"))
             key = state.digest()
             keys.append(key)
@@ -176,22 +199,64 @@ class Inspection:
                 if side.on_error is Action.BLOCK:
                     raise
                 degraded = True
-        return [self._one(s, n, side, degraded) for s, n in zip(segments, names, strict=True)]
+        pace = Pace(deadline_s)
+        return [await self._one(s, n, side, degraded, pace) for s, n in zip(segments, names, strict=True)]
 
-    def _one(self, segment: Segment, names: list[Span], side: DirectionRules, degraded: bool) -> Finding:
+    async def _scan(self, text: str, pace: Pace) -> list[Span]:
+        """Scan a text of any length in steps, each exactly as the whole would be: the event loop is never held for long."""
+        scanner = self.inspectors.scanner
+        if len(text) <= STEP:
+            await pace.breathe()
+            return scanner.scan(text)
+        spans: list[Span] = []
+        at, end = 0, STEP
+        while True:
+            await pace.breathe()
+            last = end >= len(text)
+            begin = max(0, at - scanner.left_context)
+            window = text[begin:end]
+            found = scanner.scan(window, at - begin)
+            upto = len(window) if last else scanner.viable_from(window, at - begin)
+            for span in found:
+                if span.start < upto < span.end:
+                    upto = span.start
+            spans += [Span(s.start + begin, s.end + begin, s.type, s.score, s.detector) for s in found if s.start < upto]
+            if last:
+                return spans
+            at = max(at, begin + upto)
+            end = max(end, at) + STEP
+
+    async def _score(self, text: str, role: Role, pace: Pace) -> dict[str, float]:
+        """Score a text of any length; pieces end at white space, so the sum is that of the whole."""
+        if len(text) <= 4 * STEP:
+            await pace.breathe()
+            return self.inspectors.moderator.score(text, role)
+        session = self.inspectors.moderator.open(role)
+        scores: dict[str, float] = {}
+        at = 0
+        while at < len(text):
+            await pace.breathe()
+            end = at + 4 * STEP
+            while end < len(text) and not text[end - 1].isspace():
+                end += 1
+            scores = session.feed(text[at:end])
+            at = end
+        return scores
+
+    async def _one(self, segment: Segment, names: list[Span], side: DirectionRules, degraded: bool, pace: Pace) -> Finding:
         text = prose = segment.text
         if _is_window(segment):
             prose = text.replace(SEPARATOR, " ")
             text = text.replace(SEPARATOR, "")
-        scanned = self.inspectors.scanner.scan(text)
+        scanned = await self._scan(text, pace)
         if side.blocklist is not None:
             scanned += side.blocklist.scan(text)
         ours = placeholder_ranges(text)
-        spans = [s for s in _union(sorted(scanned), names) if not any(s.start < e and b < s.end for b, e in ours)]
+        spans = [s for s in _union(sorted(scanned), names) if not any(b <= s.start and s.end <= e for b, e in ours)]
         scores: dict[str, float] = {}
         readings = self.inspectors.views(prose)
         for reading in readings:
-            for head, score in self.inspectors.moderator.score(reading, segment.role).items():
+            for head, score in (await self._score(reading, segment.role, pace)).items():
                 if score > scores.get(head, 0.0):
                     scores[head] = score
             if side.blocklist is not None and reading != text:
@@ -235,7 +300,7 @@ def borders(segments: Sequence[Segment]) -> list[tuple[int, Segment]]:
     prose = [s for s in segments if s.use is Use.CONTENT and s.text]
     if len(prose) < 2:
         return []
-    marked = SEPARATOR.join(s.text.replace(SEPARATOR, "") for s in prose)
+    marked = SEPARATOR.join(s.text.replace(SEPARATOR, "\ufffd") for s in prose)  # the same length, so that offsets hold
     windows: list[tuple[int, Segment]] = []
     plain = 0
     at = 0

@@ -14,11 +14,13 @@ PLACEHOLDER = re2.compile(r"<[A-Z][A-Z_]{1,39}(?:_[a-z0-9]{4}_[0-9]{1,5})?>")
 _LOOKALIKE = re2.compile(r"<([A-Z][A-Z_]{1,39}_[a-z0-9]{4}_[0-9]{1,5}>)")
 _PARTIAL = re2.compile(r"<(?:[A-Z][A-Z_]{0,40}(?:_[a-z0-9]{0,4}(?:_[0-9]{0,5})?)?)?\z")
 MAX_PLACEHOLDER = 56  # code points of the longest token
-_LINKISH = re2.compile(r"(?i)(?://|www\.|mailto:|data:|javascript:|\]\()[^\s]*\z")
-_HOSTISH = re2.compile(r"[A-Za-z0-9@_-]*(?:\.[a-z0-9-]{2,}(?:[/:?#.]|\s|\z)|/|@)")
-_OPEN_TAG = re2.compile(r"<[A-Za-z/!][^<>]*\z")
-_OPEN_LINK = re2.compile(r"\]\([^()\n]*\z")
-LINK_CONTEXT = 512  # code points looked back for an unclosed link or tag
+# What may stand, without white space, around a token that is restored. SECURITY: everything a link, a path, a query, an escape or
+# markup needs is absent: / \\ = & % @ # < > [ ] and a dot before a letter.
+_BEFORE = re2.compile(r"(?:[\pL\pN,;:!('\"\x{201c}\x{201e}\x{2018}*_-])*\z")
+_AFTER = re2.compile(r"(?:[\pL\pN,;:!?)'\"\x{201d}\x{2019}*_\x{2026}-]|\.(?:[^\pL\pN]|\z)|\.\.)*\z")
+_SCHEME = re2.compile(r"(?i)\b(?:[a-z]+-)?(?:https?|ftp|mailto|data|javascript|vbscript|blob|wss?):")
+_DEFINITION = re2.compile(r"(?:^|\n)[ \t>*-]*!?\[[^\]\n]*\]:[^\n]*\z")
+LINK_CONTEXT = 512  # code points looked back for the run a token stands in; a longer run is never prose
 
 
 def escape_lookalikes(text: str) -> str:
@@ -59,16 +61,18 @@ class Pseudonyms:
     def empty(self) -> bool:
         return not self._restorable
 
-    def value(self, token: str, left: str, right: str) -> str:
+    def value(self, token: str, left: str, right: str, markup: int = 0) -> str:
         """Return what stands for `token` between `left` and `right`: its value, or the token where it may not be restored.
 
-        `right` must reach to the end of the run without white space that the token stands in.
+        `right` must reach to the end of the run without white space that the token stands in; `markup` is the state of
+        `markup_after` for everything before the token.
         """
         value = self._restorable.get(token)
-        if value is None:
+        if value is None or markup:
             return token
-        near = left[-LINK_CONTEXT:]
-        if _LINKISH.search(near) or _OPEN_TAG.search(near) or _OPEN_LINK.search(near) or _HOSTISH.match(right[:LINK_CONTEXT]):
+        before = PLACEHOLDER.sub("", _run_before(left[-LINK_CONTEXT:]))
+        after = PLACEHOLDER.sub("", _run_after(right[:LINK_CONTEXT]))
+        if not _BEFORE.match(before) or not _AFTER.match(after) or _SCHEME.search(before) or _DEFINITION.search(left[-LINK_CONTEXT:]):
             return token
         return value
 
@@ -77,8 +81,55 @@ class Pseudonyms:
         if self.empty or "<" not in text:
             return text
         parts: list[str] = []
-        at = 0
+        at = markup = 0
         for begin, end in placeholder_ranges(text):
-            parts += (text[at:begin], self.value(text[begin:end], text[:begin], text[end:]))
+            markup = markup_after(markup, text[at:begin])
+            parts += (text[at:begin], self.value(text[begin:end], text[:begin], text[end:], markup))
             at = end
         return "".join(parts) + text[at:]
+
+
+def _run_before(left: str) -> str:
+    at = len(left)
+    while at and not left[at - 1].isspace():
+        at -= 1
+    return left[at:]
+
+
+def _run_after(right: str) -> str:
+    at = 0
+    while at < len(right) and not right[at].isspace():
+        at += 1
+    return right[:at]
+
+
+_PROSE, _TAG, _QUOTED, _APOSTROPHED, _LINK = 0, 1, 2, 3, 4  # from _LINK on: the depth of parentheses in a link's target
+_OPENS = re2.compile(r"<[A-Za-z/!?]|\]\(")
+
+
+def markup_after(state: int, text: str) -> int:
+    """Return whether a tag or a link's target is open after `text`, 0 for prose. Quote-aware; what never closes stays open."""
+    at = 0
+    while at < len(text):
+        if state == _PROSE:
+            opened = _OPENS.search(text, at)
+            if opened is None:
+                return _PROSE
+            ours = PLACEHOLDER.match(text, opened.start())
+            if ours is not None:
+                at = ours.end()
+                continue
+            state = _LINK if opened.group() == "](" else _TAG
+            at = opened.end()
+            continue
+        sign = text[at]
+        at += 1
+        if state == _TAG:
+            state = {">": _PROSE, '"': _QUOTED, "'": _APOSTROPHED}.get(sign, state)
+        elif state in (_QUOTED, _APOSTROPHED):
+            state = _TAG if sign == ('"' if state == _QUOTED else "'") else state
+        elif sign == "(":
+            state += 1
+        elif sign == ")":
+            state = state - 1 if state > _LINK else _PROSE
+    return state

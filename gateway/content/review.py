@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from gateway.content import documents
-from gateway.content.inspect import Finding, Inspection, Scope, borders, prose_offsets
+from gateway.content.inspect import MIN_LANGUAGE_LETTERS, Finding, Inspection, Scope, borders, prose_offsets
 from gateway.content.pseudonyms import Pseudonyms
 from gateway.content.rules import Action, DirectionRules, Rules
 from gateway.content.stream import Findings
@@ -75,15 +75,18 @@ async def review(
     side = rules.inbound if direction is Direction.INBOUND else rules.outbound
     units, parsed = expand(segments)
     plain = [u.segment for u in units]
-    windows = borders(plain)
+    # Strings of one document are no neighbours in prose: nobody reads them one after the other.
+    prose = [u.segment if u.document_path is None else Segment((), u.segment.text, u.segment.role, Use.ARGUMENTS) for u in units]
+    windows = borders(prose)
     found, cached = await inspection.findings([*plain, *(w for _, w in windows)], rules, direction, scope, deadline_s)
     result = Review({}, [], None, cached, any(f.degraded for f in found))
     _judge(result, units, found, side, findings)
     _judge_windows(result, found[len(units) :], side, findings)
+    _judge_scattered(result, prose, side, inspection, findings)
     if result.blocked or not any(f.spans for f in found):
         return result
     spans = [list(f.spans) for f in found[: len(units)]]
-    _add_crossing(spans, plain, windows, found[len(units) :])
+    _add_crossing(spans, prose, windows, found[len(units) :])
     if spans:
         _rewrite(result, units, parsed, spans, side, pseudonyms, findings)
     return result
@@ -114,6 +117,22 @@ def _judge_windows(result: Review, found: list[Finding], side: DirectionRules, f
         result.blocked += [*finding.blocking, *names]
 
 
+def _judge_scattered(result: Review, plain: Sequence[Segment], side: DirectionRules, inspection: Inspection, findings: Findings) -> None:
+    """Judge the language of texts too short to have one each: together they do."""
+    if side.unsupported_language is Action.ALLOW:
+        return
+    for role in Role:
+        short = [s.text for s in plain if s.role is role and s.use is Use.CONTENT and 0 < len(s.text) < MIN_LANGUAGE_LETTERS]
+        joined = " ".join(short)
+        if len(short) < 2 or len(joined) < MIN_LANGUAGE_LETTERS:
+            continue
+        language = inspection.inspectors.language(joined)
+        if language != "und" and language not in side.languages:
+            findings.note(side.unsupported_language, "unsupported_language")
+            if side.unsupported_language is Action.BLOCK:
+                result.blocked.append("unsupported_language")
+
+
 def _enter(finding: Finding, findings: Findings) -> None:
     scores = findings.scores
     for head, score in finding.scores:
@@ -138,12 +157,16 @@ def _add_crossing(
                 continue
             seen.add((begin, end))
             touched = [(at, i) for at, i in offsets if at < end and begin < at + len(plain[i].text)]
-            if len(touched) < 2:
-                continue
+            if len(touched) < 2 or _covered(spans[touched[-1][1]], touched[-1][0], end):
+                continue  # the later text holds it whole: what stands before the border is not part of it
             for at, i in touched:
                 part = Span(max(0, begin - at), min(len(plain[i].text), end - at), span.type, span.score, span.detector)
                 if not any(s.start < part.end and part.start < s.end for s in spans[i]):
                     spans[i].append(part)
+
+
+def _covered(own: Sequence[Span], at: int, end: int) -> bool:
+    return any(s.start == 0 and s.end >= end - at for s in own)
 
 
 def _rewrite(
@@ -155,7 +178,8 @@ def _rewrite(
     pseudonyms: Pseudonyms | None,
     findings: Findings,
 ) -> None:
-    for unit, found in zip(units, spans, strict=True):
+    # Values before keys, and deep keys before shallow ones: an edit must find the path it was made for.
+    for unit, found in sorted(zip(units, spans, strict=True), key=_turn):
         segment = unit.segment
         restorable = segment.role is Role.USER and unit.document_path is None
 
@@ -183,16 +207,27 @@ def _rewrite(
             result.texts[unit.owner] = text
 
 
+def _turn(pair: tuple[Unit, list[Span]]) -> tuple[int, int]:
+    path = pair[0].document_path
+    if path and isinstance(path[-1], documents.KeyAt):
+        return (1, -len(path))
+    return (0, 0)
+
+
 def _replace_in(document: Any, path: documents.Path, text: str) -> Any:
     if path and isinstance(path[-1], documents.KeyAt):
         node = document
         for step in path[:-1]:
             node = node[step]
         old = str(path[-1])
-        if old in node:
-            items = [(text if key == old else key, value) for key, value in node.items()]
-            node.clear()
-            node.update(items)
+        items: dict[str, Any] = {}
+        for key, value in node.items():
+            name = text if key == old else key
+            while name in items:  # two keys become one placeholder: both values stay
+                name += "_"
+            items[name] = value
+        node.clear()
+        node.update(items)
         return document
     return documents.replace(document, path, text)
 

@@ -26,11 +26,11 @@ Sans-I/O: no clocks, no tasks. Whoever drives it awaits the NER pool between `ne
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from gateway.content.pseudonyms import LINK_CONTEXT, Pseudonyms, partial_placeholder, placeholder_ranges
+from gateway.content.pseudonyms import LINK_CONTEXT, Pseudonyms, markup_after, partial_placeholder, placeholder_ranges
 from gateway.content.rules import Action, DirectionRules
 from gateway.evidence import Role, Span, StreamMode
 from gateway.ports import ModerationSession, SpanDetector
@@ -41,6 +41,10 @@ MAX_STEP = 8_192  # a longer delta is taken in steps, so that one large event is
 NER_LEFT = 200  # code points of context on the left: the receptive field of the tagger is a few tokens
 NER_RIGHT = 48  # and on the right
 NER_STRIDE = 240  # analyse at the latest after so many new code points
+LANGUAGE_FIRST = 48  # code points before a text has a language: they are held until it is known
+LANGUAGE_STEP = 256
+LANGUAGE_SAMPLE = 1_000
+READ_LEFT = 400  # code points read again with what is new: an encoded word is longer than a plain one
 TRIM_AT = 256  # released code points beyond the needed context before they are cut away
 _SENTENCE_ENDS = (". ", "! ", "? ", "\n")
 
@@ -58,6 +62,15 @@ class Blocked(Exception):
     def __init__(self, flagged: Sequence[str]) -> None:
         super().__init__(", ".join(flagged))
         self.flagged = tuple(flagged)
+
+
+class Readings(msgspec.Struct, frozen=True):
+    """What else is asked of a channel's text besides spans and words: other readings of it, hidden characters, its language."""
+
+    views: Callable[[str], list[str]]
+    smuggling: Callable[[str], frozenset[str]]
+    language: Callable[[str], str]
+    score: Callable[[str], dict[str, float]]
 
 
 class Findings:
@@ -104,6 +117,7 @@ class StreamGuard:
         *,
         mode: StreamMode,
         role: Role = Role.ASSISTANT,
+        readings: Readings | None = None,
     ) -> None:
         self._rules = rules
         self._detectors = tuple(detectors) + ((rules.blocklist,) if rules.blocklist is not None else ())
@@ -113,13 +127,18 @@ class StreamGuard:
         self._strict = mode is StreamMode.STRICT
         self._role = role
         contexts = [d.left_context for d in self._detectors]
-        self._keep = max([*contexts, LINK_CONTEXT if self._pseudonyms else 0, NER_LEFT if rules.ner else 0])
+        self._keep = max([*contexts, LINK_CONTEXT if self._pseudonyms else 0, NER_LEFT if rules.ner else 0, READ_LEFT if readings else 0])
         self._text = ""
         self._start = 0  # INVARIANT: text[:start] has left or is context; text[start:] has not left
         self._scored = 0  # INVARIANT: start <= scored; text[:scored] was fed to the session
         self._named = 0  # text[:named] has been through NER
         self._names: list[Span] = []
         self._judged: dict[str, float] | None = None
+        self._readings = readings
+        self._read = 0  # text[:read] has been read in its other readings
+        self._spoken = 0  # code points received when its language was last looked at
+        self._total = 0  # code points received
+        self._markup = 0  # state of `markup_after` for everything before `_text`
         self._dead = False
 
     @property
@@ -140,21 +159,25 @@ class StreamGuard:
         if self._dead:
             return []
         self._text += delta
+        self._total += len(delta)
         if self.held > (MAX_TAIL_STRICT if self._strict else MAX_TAIL_WINDOW):
             self._die(["held_text_limit"])
         if self._strict:
             return []
         boundary = self._boundary()
-        if boundary <= self._start:
+        if boundary <= self._start or not self._speaks(final=False):
             return []
         self._score(boundary)
+        self._reread(boundary)
         return self._commit(min([boundary, *(d.viable_from(self._text, self._start) for d in self._detectors)]))
 
     def finish(self) -> list[Piece]:
         """No more text will come: judge and release the rest. Raises `Blocked`."""
         if self._dead:
             return []
+        self._speaks(final=True)
         self._score(len(self._text))
+        self._reread(len(self._text))
         pieces = self._commit(len(self._text), final=True)
         self._dead = True
         return pieces
@@ -220,6 +243,44 @@ class StreamGuard:
                     raise
         self._scored = upto
 
+    def _speaks(self, *, final: bool) -> bool:
+        """Judge the language once there is enough text to have one, and again as it goes on; False while it is too early."""
+        if self._readings is None or self._rules.unsupported_language is Action.ALLOW:
+            return True
+        if self._total < LANGUAGE_FIRST and not final:
+            return False
+        if self._total - self._spoken < (1 if final or not self._spoken else LANGUAGE_STEP):
+            return True
+        self._spoken = self._total
+        language = self._readings.language(self._text[-LANGUAGE_SAMPLE:])
+        if language != "und" and language not in self._rules.languages and len(self._text) >= LANGUAGE_FIRST:
+            self._findings.note(self._rules.unsupported_language, "unsupported_language")
+            if self._rules.unsupported_language is Action.BLOCK:
+                self._die(["unsupported_language"])
+        return True
+
+    def _reread(self, upto: int) -> None:
+        """Judge the other readings of what is about to leave: decoded, folded, unhidden. SECURITY: else a code is a way around."""
+        if self._readings is None or upto <= self._read:
+            return
+        text = self._text[max(0, self._read - READ_LEFT) : upto]
+        self._read = upto
+        if not text.isascii() and self._rules.smuggling is not Action.ALLOW:
+            for rule in sorted(self._readings.smuggling(text)):
+                self._findings.note(self._rules.smuggling, rule)
+                if self._rules.smuggling >= Action.PSEUDONYMISE:
+                    self._die([rule])
+        for reading in self._readings.views(text):
+            if reading == text:
+                continue
+            try:
+                judge_scores(self._readings.score(reading), self._rules, self._role, self._findings)
+            except Blocked:
+                self.drop()
+                raise
+            if self._rules.blocklist is not None and self._rules.blocklist.scan(reading):
+                self._die(["BLOCKLIST"])
+
     def _die(self, flagged: list[str]) -> None:
         for name in flagged:
             self._findings.note(Action.BLOCK, name)
@@ -250,7 +311,7 @@ class StreamGuard:
         if self._names:
             taken = [(s.start, s.end) for s in found]
             found += [n for n in self._names if n.start >= self._start and not _overlaps(n, taken)]
-        found = [s for s in found if self._rules.action_for(s) is not Action.ALLOW and not _overlaps(s, kept)]
+        found = [s for s in found if self._rules.action_for(s) is not Action.ALLOW and not _within(s, kept)]
         found.sort()
         return found
 
@@ -280,7 +341,8 @@ class StreamGuard:
         if self._pseudonyms is not None:
             for begin, end in kept:
                 if self._start <= begin < upto:
-                    value = self._pseudonyms.value(self._text[begin:end], self._text[:begin], self._text[end:])
+                    markup = markup_after(self._markup, self._text[:begin])
+                    value = self._pseudonyms.value(self._text[begin:end], self._text[:begin], self._text[end:], markup)
                     edits.append((begin, end, value))
             edits.sort()
         pieces: list[Piece] = []
@@ -300,11 +362,18 @@ class StreamGuard:
         cut = self._start - self._keep
         if cut < TRIM_AT:
             return
+        if self._pseudonyms is not None:
+            self._markup = markup_after(self._markup, self._text[:cut])
         self._text = self._text[cut:]
         self._start -= cut
         self._scored -= cut
+        self._read = max(0, self._read - cut)
         self._named = max(0, self._named - cut)
         self._names = [Span(s.start - cut, s.end - cut, s.type, s.score, s.detector) for s in self._names if s.start >= cut]
+
+
+def _within(span: Span, ranges: Sequence[tuple[int, int]]) -> bool:
+    return any(begin <= span.start and span.end <= end for begin, end in ranges)
 
 
 def _overlaps(span: Span, ranges: Sequence[tuple[int, int]]) -> bool:

@@ -58,4 +58,6 @@ def ops_app(ready: Readiness, metrics: Callable[[], bytes], scrapers: Sequence[s
         return Response(metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     routes = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", show)]
-    return Starlette(routes=routes)
+    app = Starlette(routes=routes)
+    app.router.redirect_slashes = False  # SECURITY: a redirect would be built from the caller's Host
+    return app

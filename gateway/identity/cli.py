@@ -23,7 +23,7 @@ _DAY_S: Final = 86_400
 
 def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `key` and its commands; each sets `run`, a function from the parsed arguments to the exit code."""
-    key = subparsers.add_parser("key", help="make, list and revoke gateway keys")
+    key = subparsers.add_parser("key", help="make, list and revoke gateway keys", epilog="example: gateway key list --file keys.jsonl")
     commands = key.add_subparsers(dest="key_command", required=True)
 
     create = commands.add_parser(

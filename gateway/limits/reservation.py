@@ -129,6 +129,11 @@ def reserve(accounts: Sequence[Account], charge: Charge, now_s: float) -> Lease:
     return lease_of(charge, standings(accounts, limits, now_us), now_s)
 
 
+def shown(account: Account, charge: Charge, now_s: float) -> Headers:
+    """Return the rate-limit headers of a subject as it stands, for an answer that takes nothing."""
+    return headers(tightest(standings([account], [charge.numbers], micros(now_s))))
+
+
 def _decide(accounts: Sequence[Account], limits: Sequence[Numbers], charge: Charge, now_us: int) -> None:
     """Raise the refusal that will last longest, if there is one. Changes nothing but the memory of expired leases."""
     tokens, wait_us, scarce, spent, slot = charge.tokens, 0, "", False, True

@@ -209,6 +209,9 @@ class FakeCounters:
         await self._script.wait("reserve")
         return await self.real.reserve(charge, now_s)
 
+    def standing(self, charge: Any, now_s: float) -> tuple[tuple[str, str], ...]:
+        return self.real.standing(charge, now_s)
+
     async def settle(self, lease: Lease, tokens: int, now_s: float) -> None:
         self.settled.append(tokens)
         await self.real.settle(lease, tokens, now_s)

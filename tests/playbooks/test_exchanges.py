@@ -33,7 +33,6 @@ async def test_a_finished_answer_in_order() -> None:
     assert played.counters.settled == [18]
 
 
-@pytest.mark.xfail(strict=True, reason="the status of an answer is set on refusals alone")
 async def test_the_record_of_a_finished_answer_says_200() -> None:
     assert (await play()).record("closed")["status"] == 200
 
@@ -294,7 +293,12 @@ def with_names(played_with: AwayFor) -> dict[str, object]:
 
     i = local_inspectors()
     inspectors = Inspectors(
-        scanner=i.scanner, moderator=i.moderator, ner=played_with, views=i.views, smuggling=i.smuggling, language=i.language  # type: ignore[arg-type]
+        scanner=i.scanner,
+        moderator=i.moderator,
+        ner=played_with,
+        views=i.views,
+        smuggling=i.smuggling,
+        language=i.language,  # type: ignore[arg-type]
     )
     return {"inspection": Inspection(inspectors, FindingCache(b"k" * 32))}
 
@@ -406,14 +410,12 @@ async def test_tool_arguments_of_an_answer_stay_json() -> None:
     assert arguments_of(played) == {"recipient ": " <EMAIL_ADDRESS> ", "n": 1}
 
 
-@pytest.mark.xfail(strict=True, reason="a key is renamed before its value is replaced: the path to the value no longer leads there")
 @pytest.mark.parametrize("arguments", [{"anna@example.com": MAIL}, {"n": 1, "to": MAIL}])
 async def test_a_value_under_a_renamed_key_is_not_released(arguments: dict[str, object]) -> None:
     played = await play(chat("Please say hello.", model="echo"), calling(arguments))
     assert MAIL.encode() not in played.sink.data
 
 
-@pytest.mark.xfail(strict=True, reason="neighbouring strings of one JSON document are joined as if they were prose")
 async def test_a_key_beside_an_address_keeps_its_name() -> None:
     played = await play(chat("Please say hello.", model="echo"), calling({"to": MAIL, "n": 1}))
     assert arguments_of(played) == {"to": "<EMAIL_ADDRESS>", "n": 1}

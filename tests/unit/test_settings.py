@@ -62,7 +62,7 @@ def test_a_small_file_is_enough_and_defaults_are_safe(tmp_path: Path) -> None:
 
 def test_all_faults_at_once_with_their_lines(tmp_path: Path) -> None:
     text = GOOD.replace('directory = "policies"', "directory = 5").replace('origin = "gateway.example/log"', "")
-    text = text.replace('type = "oidc"', 'type = "oauth"').replace("[server]", '[server]\ncolour = "red"') + '[odd]\nx = 1\n'
+    text = text.replace('type = "oidc"', 'type = "oauth"').replace("[server]", '[server]\ncolour = "red"') + "[odd]\nx = 1\n"
     found = faults(tmp_path, text)
     assert [line for line, _ in found] == sorted(line for line, _ in found)
     assert {line for line, _ in found} == {
@@ -117,7 +117,9 @@ def test_a_section_that_is_missing_is_named(tmp_path: Path, section: str) -> Non
 def test_what_is_wrong_is_said(tmp_path: Path, old: str, new: str, said: str) -> None:
     text = GOOD.replace(old, new, 1)
     assert text != GOOD
-    found = faults(tmp_path, text if not text.startswith("\n[server]") or "policies = 5" not in text else "policies = 5\n" + text.replace(new, ""))
+    found = faults(
+        tmp_path, text if not text.startswith("\n[server]") or "policies = 5" not in text else "policies = 5\n" + text.replace(new, "")
+    )
     assert any(said in message for _, message in found), found
     assert not any("sk-abc" in message or "0123456789abcdef" in message for _, message in found)
 
@@ -167,7 +169,9 @@ def test_the_environment_is_checked_alike(tmp_path: Path, name: str, value: str,
     assert any(said in message for _, message in faults(tmp_path, GOOD, {name: value}))
 
 
-@pytest.mark.parametrize("name", ["GATEWAY__SEVER__MAX_EXCHANGES", "GATEWAY__SERVER", "GATEWAY__SERVER__TLS__KEY", "GATEWAY__BACKENDS__URL"])
+@pytest.mark.parametrize(
+    "name", ["GATEWAY__SEVER__MAX_EXCHANGES", "GATEWAY__SERVER", "GATEWAY__SERVER__TLS__KEY", "GATEWAY__BACKENDS__URL"]
+)
 def test_a_misspelt_override_is_an_error(tmp_path: Path, name: str) -> None:
     ((_, message),) = faults(tmp_path, GOOD, {name: "7"})
     assert name in message

@@ -45,6 +45,10 @@ class MemoryCounters:
             if account is not None:
                 reservation.settle(account, lease.id, tokens, now_s)
 
+    def standing(self, charge: Charge, now_s: float) -> tuple[tuple[str, str], ...]:
+        """Return how the subject of a charge stands, as headers. Takes nothing and remembers nothing."""
+        return reservation.shown(self._accounts.get(charge.key) or Account(), charge, now_s)
+
     def held(self) -> int:
         """Return how many leases subjects hold now."""
         return sum(len(account.slots) for key, account in self._accounts.items() if len(key) > 1)

@@ -39,6 +39,7 @@ SHORT, LONG = 48, 512  # words a window holds
 SHORT_STEP, LONG_STEP = 16, 256  # a role that is judged whole: where windows of a long text end
 KNOWN_WORDS = 32_768  # rows of the table of words met: 2.3 MB with its dictionary
 FEW = 8  # words up to which a stream's delta is taken one at a time
+THIN = (0.5, 0.65, 0.8)
 RULE_SCORE = 0.9  # what a matched attack rule lifts the attack head to
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -175,6 +176,8 @@ class LinearModerator:
         self.known = KnownWords(self._weights)
         self.rules = AttackRules()
         self.unit_at: Float64s = self._weights.unit / features.length_scale(np.arange(LONG + 1))[:, None]
+        # One to three words are thin evidence: corpora of abuse are full of a bare "yes" and "no" that were abusive by context alone.
+        self.unit_at[1:4] *= np.array(THIN)[:, None]
         self.unit_rows: list[list[float]] = self.unit_at.tolist()
         self.few = FewWords(self._weights, self.known)
 

@@ -98,6 +98,11 @@ class RedisCounters:
             self._fails()
             self._tell_later(keys, lease.id, tokens)
 
+    def standing(self, charge: Charge, now_s: float) -> tuple[tuple[str, str], ...]:
+        """Return nothing: a refusal that took nothing is not worth a round trip."""
+        del charge, now_s
+        return ()
+
     async def aclose(self) -> None:
         """Stop telling and close every connection."""
         if self._telling is not None:

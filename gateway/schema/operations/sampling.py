@@ -66,7 +66,7 @@ SAMPLING: dict[str, Schema] = {
     "presence_penalty": nullable(number(-2, 2)),
     "max_tokens": nullable(integer(1, MAX_TOKENS)),
     "n": granted("n", nullable(integer(1, MAX_CHOICES))),
-    "seed": nullable(integer(-(2**63), 2**63 - 1)),
+    "seed": nullable(integer(-(2**31), 2**31 - 1)),
     "stop": _stop(),
     "logit_bias": _logit_bias(),
     "metadata": nullable(_metadata()),

@@ -78,7 +78,9 @@ def side(entity: Action = Action.REDACT, **more: object) -> DirectionRules:
     return DirectionRules(**{**given, **more})  # type: ignore[arg-type]
 
 
-def rules(inbound: DirectionRules | None = None, outbound: DirectionRules | None = None, *, key: bytes = b"set/profile", restore: bool = False) -> Rules:
+def rules(
+    inbound: DirectionRules | None = None, outbound: DirectionRules | None = None, *, key: bytes = b"set/profile", restore: bool = False
+) -> Rules:
     return Rules(name="profile", key=key, inbound=inbound or side(), outbound=outbound or side(), restore=restore)
 
 

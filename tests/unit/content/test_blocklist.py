@@ -36,7 +36,9 @@ def test_a_phrase_without_words_or_with_too_many_is_refused(phrase: str) -> None
         Blocklist([phrase])
 
 
-TEXTS = st.lists(st.sampled_from(["project", "bluebird", "prototype", "quiet", "harbour", " ", "-", "x", "Stra", "ße", "ss"]), max_size=14).map("".join)
+TEXTS = st.lists(
+    st.sampled_from(["project", "bluebird", "prototype", "quiet", "harbour", " ", "-", "x", "Stra", "ße", "ss"]), max_size=14
+).map("".join)
 
 
 @given(TEXTS, TEXTS)

@@ -19,7 +19,8 @@ DOCUMENTS = st.recursive(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", '{"a": 1, "a": 2}', '{"a": {"b": 1, "b": 1}}', '{"a": NaN}', "[Infinity]", "[-Infinity]", "{'a': 1}", "[1,]", "[" * 100_000]
+    "text",
+    ["", "{", '{"a": 1, "a": 2}', '{"a": {"b": 1, "b": 1}}', '{"a": NaN}', "[Infinity]", "[-Infinity]", "{'a': 1}", "[1,]", "[" * 100_000],
 )
 def test_what_is_not_strict_is_no_document(text: str) -> None:
     assert documents.parse(text) is None

@@ -13,13 +13,15 @@ from gateway.evidence import Role, ScreenedRequest, Use, ValidRequest
 from gateway.refusals import CONTENT_FILTER, INSPECTION_UNAVAILABLE, Refusal
 
 
-async def screened(request: ValidRequest, given: DirectionRules | None = None, *, restore: bool = False, names: ToyNames | None = None) -> ScreenedRequest:
+async def screened(
+    request: ValidRequest, given: DirectionRules | None = None, *, restore: bool = False, names: ToyNames | None = None
+) -> ScreenedRequest:
     return await screen(request, rules(given, restore=restore), inspection(names), nonce="k7f3", deadline_s=0.0)
 
 
 async def test_the_payload_is_the_rewritten_body() -> None:
-    prompt = await screened(valid(("to a@b", Role.USER, Use.CONTENT), ("x", Role.SYSTEM, Use.CONTENT)))
-    assert json.loads(prompt.payload) == {"messages": [{"content": "to <EMAIL_ADDRESS>"}, {"content": "x"}]}
+    prompt = await screened(valid(("to a@b ", Role.USER, Use.CONTENT), ("x", Role.SYSTEM, Use.CONTENT)))
+    assert json.loads(prompt.payload) == {"messages": [{"content": "to <EMAIL_ADDRESS> "}, {"content": "x"}]}
     assert prompt.verdict.entities == {"EMAIL_ADDRESS": 1} and prompt.verdict.action == "redact"
     assert prompt.restorer is None
 
@@ -42,7 +44,6 @@ async def test_lookalikes_in_documents_are_made_inert() -> None:
     assert "<PERSON" not in json.loads(prompt.payload)["messages"][0]["content"]
 
 
-@pytest.mark.xfail(strict=True, reason="look-alikes are escaped in the text of a document, where JSON can spell them with escapes")
 async def test_lookalikes_spelt_with_escapes_are_made_inert() -> None:
     prompt = await screened(valid(('{"x": "\\u003cPERSON_k7f3_1>"}', Role.TOOL, Use.ARGUMENTS)))
     assert json.loads(json.loads(prompt.payload)["messages"][0]["content"]) != {"x": "<PERSON_k7f3_1>"}

