@@ -341,7 +341,7 @@ async def refuse(refusal: Refusal, sink: Sink, house: House, exchange: Exchange)
             refusal = Refusal(AUDIT_UNAVAILABLE, detail="refusal could not be recorded")
             exchange.index = None
     told = base_headers(exchange)
-    if exchange.lease is None and not any(name.startswith("x-ratelimit") for name, _ in refusal.headers):
+    if exchange.lease is None and refusal.kind is not INTERNAL and not any(name.startswith("x-ratelimit") for name, _ in refusal.headers):
         told += [(name.encode(), value.encode()) for name, value in standing(house, exchange)]
     await sink.refuse(refusal, told)
 

@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.content import verdicts
 from gateway.content.inbound import put
-from gateway.content.inspect import Scope
+from gateway.content.inspect import Scope, TooDear
 from gateway.content.review import review
 from gateway.content.rules import Rules
 from gateway.content.stream import Blocked, Findings, Piece, Readings, StreamGuard
@@ -24,7 +24,15 @@ from gateway.evidence import Direction, Operation, Role, ScreenedRequest, Segmen
 from gateway.exchange import Exchange
 from gateway.house import House
 from gateway.ports import InspectorUnavailable, UpstreamError
-from gateway.refusals import BACKEND_TIMEOUT, BACKEND_UNAVAILABLE, CONTENT_FILTER, DEPLOYMENT_NOT_FOUND, INSPECTION_UNAVAILABLE, Refusal
+from gateway.refusals import (
+    BACKEND_TIMEOUT,
+    BACKEND_UNAVAILABLE,
+    CONTENT_FILTER,
+    DEPLOYMENT_NOT_FOUND,
+    INSPECTION_UNAVAILABLE,
+    INVALID_REQUEST,
+    Refusal,
+)
 from gateway.schema import answers, chunks
 from gateway.upstream.answer import Answer
 from gateway.upstream.sse import SseError, SseParser
@@ -81,6 +89,9 @@ async def pour(
     except (answers.MalformedAnswer, SseError) as error:
         answer.blame()
         raise Refusal(BACKEND_UNAVAILABLE, detail=f"answer: {type(error).__name__}") from error
+    except TooDear as error:
+        answer.blame()
+        raise Refusal(BACKEND_UNAVAILABLE, detail="answer: inspection cost") from error
     except InspectorUnavailable as error:
         raise Refusal(INSPECTION_UNAVAILABLE, detail=f"answer: {error}") from error
 
@@ -507,6 +518,8 @@ async def _moderate(prompt: ScreenedRequest, house: House, exchange: Exchange) -
         found, _ = await house.inspection.findings(
             prompt.valid.segments, rules, Direction.INBOUND, scope, house.mono_s() + rules.inbound.deadline_s
         )
+    except TooDear as error:
+        raise Refusal(INVALID_REQUEST, message="the texts take longer to inspect than is allowed", detail="inspection cost") from error
     except InspectorUnavailable as error:
         raise Refusal(INSPECTION_UNAVAILABLE, detail=str(error)) from error
     numeric = "moderation_scores" in permit.obligations.grants

@@ -11,14 +11,14 @@ from typing import Any
 import msgspec
 
 from gateway.content import documents, verdicts
-from gateway.content.inspect import Inspection, Scope
+from gateway.content.inspect import Inspection, Scope, TooDear
 from gateway.content.pseudonyms import Pseudonyms, escape_lookalikes
 from gateway.content.review import review
 from gateway.content.rules import Rules
 from gateway.content.stream import Findings
 from gateway.evidence import Direction, ScreenedRequest, Segment, Use, ValidRequest
 from gateway.ports import InspectorUnavailable
-from gateway.refusals import INSPECTION_UNAVAILABLE, Refusal
+from gateway.refusals import INSPECTION_UNAVAILABLE, INVALID_REQUEST, Refusal
 
 CALLERS_KEYS = frozenset({"metadata", "parameters", "schema", "properties", "logit_bias"})  # below these, names are the caller's
 
@@ -84,6 +84,8 @@ async def screen(valid: ValidRequest, rules: Rules, inspection: Inspection, *, n
         outcome = await review(inspection, segments, rules, Direction.INBOUND, scope, deadline_s, pseudonyms, findings)
     except InspectorUnavailable as error:
         raise Refusal(INSPECTION_UNAVAILABLE, detail=str(error)) from error
+    except TooDear as error:
+        raise Refusal(INVALID_REQUEST, message="the texts take longer to inspect than is allowed", detail="inspection cost") from error
     if outcome.blocked:
         at = outcome.blocked_at
         param = json_path(segments[at].path) if at is not None and segments[at].use is not Use.LABEL else None

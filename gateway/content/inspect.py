@@ -23,6 +23,7 @@ from gateway.ports import InspectorUnavailable, Moderator, NerDetector, SpanDete
 
 STEP = 2_048  # code points scanned at once: a hostile one costs about 15 ms
 TURN_S = 0.004
+OWN_S = 1.2  # of this process for one direction of one exchange: 700 KB of ordinary text fit
 MAX_BASES = 4_096  # profiles x directions x tenants in use; beyond it they are made again
 SEPARATOR = "\x1f"
 BORDER = 160  # code points taken from each side of a message border
@@ -116,18 +117,29 @@ def _is_window(segment: Segment) -> bool:
     return bool(segment.path) and segment.path[0] == "border"
 
 
+class TooDear(Exception):
+    """A request's texts take more of this process than any honest ones would: the caller's fault, not an outage."""
+
+
 class Pace:
     """Gives the event loop its turn between steps, and ends inspection at its deadline (monotonic seconds)."""
 
     def __init__(self, deadline_s: float) -> None:
         self._deadline_s = deadline_s
         self._since_s = time.monotonic()
+        self._own_s = 0.0  # spent in our own turns; the rest was others'
 
     async def breathe(self) -> None:
-        """Yield if this task has run for long. Raises `InspectorUnavailable` past the deadline: unread never counts as clean."""
+        """Yield if this task has run for long. Unread never counts as clean.
+
+        Raises `TooDear` when the texts themselves took too long, `InspectorUnavailable` when others left no time.
+        """
         now_s = time.monotonic()
         if now_s - self._since_s < TURN_S:
             return
+        self._own_s += now_s - self._since_s
+        if self._own_s > OWN_S:
+            raise TooDear
         if now_s > self._deadline_s:
             raise InspectorUnavailable("inspection passed its deadline")
         await asyncio.sleep(0)
