@@ -11,7 +11,6 @@ import gc
 import logging
 import os
 import random
-import secrets
 import ssl
 import time
 from collections import Counter
@@ -291,16 +290,35 @@ def fingerprints(prints: record.Pseudonymiser) -> Callable[[Subject], Fingerprin
     return lambda subject: of(subject.tenant, subject.subject_id, subject.token_id)
 
 
-def new_id() -> str:
-    """Return a random request id in the form of a UUID of version 4."""
-    h = os.urandom(16).hex()
-    return f"{h[:8]}-{h[8:12]}-4{h[13:16]}-{'89ab'[int(h[16], 16) & 3]}{h[17:20]}-{h[20:]}"
+class Randomness:
+    """Random bytes drawn from the system in blocks: a call a request would let go of the interpreter's lock twice.
 
+    Not shared between threads, and gone over a fork: processes are spawned, never forked.
+    """
 
-def new_nonce() -> str:
-    """Return four characters for a request's pseudonyms."""
-    number = secrets.randbits(24)
-    return "".join(_ALPHABET[(number >> shift) % 36] for shift in (0, 6, 12, 18))
+    BLOCK = 4_096
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._at = 0
+
+    def take(self, count: int) -> bytes:
+        """Return bytes that were never returned before."""
+        if self._at + count > len(self._held):
+            self._held = os.urandom(self.BLOCK)
+            self._at = 0
+        self._at += count
+        return self._held[self._at - count : self._at]
+
+    def new_id(self) -> str:
+        """Return a random request id in the form of a UUID of version 4."""
+        h = self.take(16).hex()
+        return f"{h[:8]}-{h[8:12]}-4{h[13:16]}-{'89ab'[int(h[16], 16) & 3]}{h[17:20]}-{h[20:]}"
+
+    def nonce(self) -> str:
+        """Return four characters for a request's pseudonyms: 1 in 1.6 million."""
+        number = int.from_bytes(self.take(4), "big")
+        return _ALPHABET[number % 36] + _ALPHABET[number // 36 % 36] + _ALPHABET[number // 1296 % 36] + _ALPHABET[number // 46656 % 36]
 
 
 async def build(settings: Settings, *, unsafe_development: bool = False) -> Application:
@@ -328,6 +346,7 @@ async def build(settings: Settings, *, unsafe_development: bool = False) -> Appl
     authenticator, keysets = await issuers_and_tenants(settings)
     prints = record.Pseudonymiser(pepper(resolve(settings.audit.pepper).reveal()))
     spans = Spans(settings.telemetry.otlp_endpoint, settings.telemetry.sample, random.random) if settings.telemetry.otlp_endpoint else None
+    randomness = Randomness()
     house = House(
         authenticator=authenticator,
         match=match,
@@ -347,8 +366,8 @@ async def build(settings: Settings, *, unsafe_development: bool = False) -> Appl
         unauthenticated=summary,
         wall_s=time.time,
         mono_s=time.monotonic,
-        new_id=new_id,
-        nonce=new_nonce,
+        new_id=randomness.new_id,
+        nonce=randomness.nonce,
         categories=openai_categories,
         instance=settings.server.instance,
         max_body_bytes=settings.server.max_body_bytes,

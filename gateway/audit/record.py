@@ -176,16 +176,19 @@ class Pseudonymiser:
         if len(pepper) < 16:
             raise ValueError("a pepper has at least 16 bytes")
         self._pepper = pepper
-        self._keys: dict[tuple[str, bytes], bytes] = {}
+        self._keys: dict[tuple[str, bytes], hmac.HMAC] = {}
 
     def _digest(self, tenant: str, purpose: bytes, value: bytes) -> str:
-        key = self._keys.get((tenant, purpose))
-        if key is None:
+        keyed = self._keys.get((tenant, purpose))
+        if keyed is None:
             if len(self._keys) >= self._TENANTS:
                 self._keys.clear()
             key = hmac.digest(self._pepper, purpose + b"\x00" + tenant.encode("utf-8", "surrogatepass"), hashlib.sha256)
-            self._keys[tenant, purpose] = key
-        return hmac.digest(key, value, "sha256")[:16].hex()
+            keyed = self._keys[tenant, purpose] = hmac.new(key, digestmod="sha256")
+        # A copy and an update keep the interpreter's lock for short values; the one-shot function lets go of it every time.
+        state = keyed.copy()
+        state.update(value)
+        return state.digest()[:16].hex()
 
     def subject(self, tenant: str, subject_id: str) -> str:
         return self._digest(tenant, b"subject", subject_id.encode("utf-8", "surrogatepass"))

@@ -119,12 +119,15 @@ def _judge_windows(result: Review, found: list[Finding], side: DirectionRules, f
 
 def _judge_scattered(result: Review, plain: Sequence[Segment], side: DirectionRules, inspection: Inspection, findings: Findings) -> None:
     """Judge the language of texts too short to have one each: together they do."""
-    if side.unsupported_language is Action.ALLOW:
+    if side.unsupported_language is Action.ALLOW or len(plain) < 2:
         return
-    for role in Role:
-        short = [s.text for s in plain if s.role is role and s.use is Use.CONTENT and 0 < len(s.text) < MIN_LANGUAGE_LETTERS]
-        joined = " ".join(short)
-        if len(short) < 2 or len(joined) < MIN_LANGUAGE_LETTERS:
+    short: dict[Role, list[str]] = {}
+    for segment in plain:
+        if segment.use is Use.CONTENT and 0 < len(segment.text) < MIN_LANGUAGE_LETTERS:
+            short.setdefault(segment.role, []).append(segment.text)
+    for texts in short.values():
+        joined = " ".join(texts)
+        if len(texts) < 2 or len(joined) < MIN_LANGUAGE_LETTERS:
             continue
         language = inspection.inspectors.language(joined)
         if language != "und" and language not in side.languages:
