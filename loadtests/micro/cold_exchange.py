@@ -32,9 +32,9 @@ def cpu_s(pids: list[int]) -> float:
 
 
 def body(seed: int) -> bytes:
-    """Return a chat request of about 1 KB."""
+    """Return a chat request of about 1 KB, to a model whose profile records and never blocks: random words may look like anything."""
     messages = [{"role": "system", "content": text(seed * 2, 30)}, {"role": "user", "content": text(seed * 2 + 1, 100)}]
-    return json.dumps({"model": "assistant", "messages": messages, "temperature": 0.2, "max_tokens": 256}).encode()
+    return json.dumps({"model": "echo-open", "messages": messages, "temperature": 0.2, "max_tokens": 256}).encode()
 
 
 async def fire(port: int, token: str, bodies: list[bytes], connections: int) -> int:
