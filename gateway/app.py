@@ -60,6 +60,7 @@ from gateway.settings import Settings, Tls, host_port
 from gateway.telemetry.metrics import Metrics
 
 logger = logging.getLogger("gateway")
+KEYS_S = 2.0  # a revoked gateway key works no longer than this
 GC_YOUNG = 20_000  # allocations between collections: an exchange makes some hundred objects and few cycles
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -193,6 +194,7 @@ class Application:
         self._tasks += [asyncio.create_task(s.serve()) for s in self._servers]
         self._tasks += [asyncio.create_task(self._every(1.0, self._summarise)), asyncio.create_task(self._watch_policies())]
         self._tasks.append(asyncio.create_task(self._keysets.run()))
+        self._tasks.append(asyncio.create_task(self._every(KEYS_S, self.house.authenticator.reload_keys)))
         # What was made so far lives as long as the process: the collector need not look at it again, and looks less often.
         gc.collect()
         gc.freeze()

@@ -97,6 +97,11 @@ class Authenticator:
         style = Style.KEY if name == b"api-key" or text.startswith(PREFIX) else Style.TOKEN
         return Credential(style, text, hashlib.sha256(value).digest())
 
+    def reload_keys(self) -> None:
+        """Take over a changed file of gateway keys; a revoked key stops here. Reads a file: for a timer, not for a request."""
+        if self._api_keys is not None:
+            self._api_keys.reload()
+
     def cached(self, credential: Credential, now_s: int) -> Subject | None:
         """Return the subject of a token verified before and still good at `now_s`, else None. Does not wait; raises nothing."""
         known = self._verified.get(credential.digest)
