@@ -229,7 +229,8 @@ def tracked() -> list[Path]:
 def test_no_registry_and_no_machine_is_named() -> None:
     """Files name no place a package came from and no folder of the machine they were written on."""
     banned = re.compile(
-        rb"files\.python" + rb"hosted|pypi\.or" + rb"g/simple|--index-url +h|--extra-index-url|/" + rb"work/(?:main|shared)|/home/[a-z]+/"
+        rb"files\.python" + rb"hosted|pypi\.or" + rb"g/simple|--index"
+        + rb"-url +h|--extra-index" + rb"-url|/" + rb"work/(?:main|shared)|/home/[a-z]+/"
     )
     found = [name_of(path) for path in tracked() if banned.search(path.read_bytes())]
     assert [name for name in found if not name.endswith("test_house_rules.py")] == []

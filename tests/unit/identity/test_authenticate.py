@@ -274,7 +274,8 @@ def test_tenant_rules_that_cannot_work_are_refused(rules: list[TenantRule], faul
 
 def test_rules_of_one_tenant_may_overlap() -> None:
     issuer = FakeIssuer()
-    Tenants([TenantRule(tenant="a", directory_id=TID), TenantRule(tenant="a", directory_id=TID, application=CLIENT)], issuer.trusted)
+    rules = [TenantRule(tenant="a", directory_id=TID), TenantRule(tenant="a", directory_id=TID, application=CLIENT)]
+    assert isinstance(Tenants(rules, issuer.trusted), Tenants)
 
 
 async def test_service_account_by_namespace() -> None:
