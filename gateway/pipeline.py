@@ -22,8 +22,9 @@ from gateway.evidence import Asked, Lease, Operation, Permit, ScreenedRequest, S
 from gateway.exchange import Exchange
 from gateway.house import House
 from gateway.limits.reservation import Charge
+from gateway.outcome import Outcome, Sink
 from gateway.ports import ClientGone, LogUnavailable
-from gateway.pouring import Outcome, Sink, answer_locally, pour
+from gateway.pouring import answer_locally, pour
 from gateway.refusals import (
     AUDIT_UNAVAILABLE,
     BACKEND_TIMEOUT,

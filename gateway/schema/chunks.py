@@ -114,9 +114,19 @@ _OBJECTS = {Operation.CHAT: "chat.completion.chunk", Operation.COMPLETIONS: "tex
 _TOOL = re.compile(r"tool:([0-9]{1,3}):(name|arguments)", re.ASCII)
 
 
+def read(data: bytes) -> Body:
+    """Return an event as it was sent, nothing of it judged. Raises `MalformedAnswer`."""
+    body: Body = decode(_DECODER, data, MAX_CHUNK_BYTES)
+    return body
+
+
 def parse_chunk(operation: Operation, data: bytes, *, model: str) -> Chunk:
     """Return the event's chunk with the client-facing `model`. Raises `MalformedAnswer`, and `BackendError` for an error event."""
-    body: Body = decode(_DECODER, data, MAX_CHUNK_BYTES)
+    return clean(operation, read(data), model=model)
+
+
+def clean(operation: Operation, body: Body, *, model: str) -> Chunk:
+    """Return the chunk an event holds. Raises as `parse_chunk` does."""
     if body.error is not UNSET and body.error is not None:
         raise BackendError("error")
     body.error = UNSET
@@ -141,6 +151,53 @@ def parse_chunk(operation: Operation, data: bytes, *, model: str) -> Chunk:
     if len(choices) > 1 and len({choice.index for choice in choices}) != len(choices):
         raise MalformedAnswer("two choices of one index")
     return Chunk(operation, body, texts, usage)
+
+
+def plain_text(operation: Operation, body: Body) -> tuple[int, str] | None:
+    """Return (choice, text) of an event that holds a piece of content and nothing else that could leave; None for any other.
+
+    What is left out of such an event by `Mould` is what `clean` would have dropped or overwritten.
+    """
+    choices = body.choices
+    if len(choices) != 1 or (body.usage is not UNSET and body.usage is not None) or body.prompt_filter_results is not UNSET:
+        return None
+    if body.error is not UNSET and body.error is not None:
+        return None
+    choice = choices[0]
+    if (
+        choice.finish_reason is not None
+        or not 0 <= choice.index < MAX_CHOICES
+        or choice.content_filter_results is not UNSET
+        or choice.content_filter_offsets is not UNSET
+    ):
+        return None
+    if operation is not Operation.CHAT:
+        return (choice.index, choice.text) if choice.text else None
+    delta = choice.delta
+    if not isinstance(delta, Delta) or not delta.content or delta.role is not UNSET or delta.tool_calls or delta.refusal:
+        return None
+    return None if delta.reasoning_content else (choice.index, delta.content)
+
+
+class Mould:
+    """Writes the events of one choice that hold content and nothing else: everything but the text is the same each time."""
+
+    __slots__ = ("_after", "_before")
+
+    def __init__(self, like: Chunk, choice: int, *, include_usage: bool) -> None:
+        chunk = blank(like)
+        made = ChunkChoice(index=choice, finish_reason=None)
+        if like.operation is Operation.CHAT:
+            made.delta = Delta(content="\x00")
+        else:
+            made.text = "\x00"
+        chunk.body.choices.append(made)
+        before, _, after = render(chunk, include_usage=include_usage).partition(b'"\\u0000"')
+        self._before, self._after = b"data: " + before, after + b"\n\n"
+
+    def event(self, text: str) -> bytes:
+        """Return the whole event, line ends included."""
+        return self._before + _ENCODER.encode(text) + self._after
 
 
 def render(chunk: Chunk, *, include_usage: bool = False) -> bytes:

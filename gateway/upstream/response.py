@@ -11,6 +11,8 @@ from typing import Protocol
 
 from gateway.ports import UpstreamError
 
+_ENOUGH_BYTES = 16_384  # beyond this nothing is gained by letting more gather
+
 
 class Source(Protocol):
     """Where the body comes from while it is still coming."""
@@ -32,7 +34,20 @@ class Response:
     `complete`: the body arrived whole (it may still be unread). `error`: why it did not.
     """
 
-    __slots__ = ("_buffered", "_chunks", "_connection", "_head", "_headers", "_waiter", "closed", "complete", "error", "received", "status")
+    __slots__ = (
+        "_buffered",
+        "_chunks",
+        "_connection",
+        "_head",
+        "_headers",
+        "_resting",
+        "_waiter",
+        "closed",
+        "complete",
+        "error",
+        "received",
+        "status",
+    )
 
     def __init__(self) -> None:
         self.status = 0
@@ -45,6 +60,7 @@ class Response:
         self._head: dict[bytes, bytes] = {}
         self._headers: dict[str, str] | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._resting = False
         self._connection: Source | None = None
 
     @property
@@ -79,6 +95,21 @@ class Response:
             if self.error is not None:
                 raise self.error
             await self._wait()
+
+    async def rest(self, seconds: float) -> None:
+        """Let bytes gather for `seconds`; return early when the body ends, breaks or much of it is waiting."""
+        if self.complete or self.closed or self.error is not None or self._buffered >= _ENOUGH_BYTES:
+            return
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = loop.create_future()
+        timer = loop.call_later(seconds, _resolve, waiter)
+        self._resting = True
+        try:
+            await waiter
+        finally:
+            self._resting = False
+            self._waiter = None
+            timer.cancel()
 
     async def read(self, max_bytes: int) -> bytes:
         """Return the whole body. Raises `UpstreamError` (phase `protocol`) beyond `max_bytes`."""
@@ -122,6 +153,8 @@ class Response:
 
     def _wake(self) -> None:
         waiter = self._waiter
+        if self._resting and not self.complete and self.error is None and self._buffered < _ENOUGH_BYTES:
+            return
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
@@ -134,3 +167,8 @@ class Response:
         if connection is not None and connection.paused:
             connection.resume()
         return data
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

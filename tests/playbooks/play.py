@@ -248,6 +248,9 @@ class FakeResponse:
             raise chunk
         return chunk
 
+    async def rest(self, seconds: float) -> None:
+        """Scripted chunks come when the script says."""
+
     async def read(self, max_bytes: int) -> bytes:
         parts = []
         while part := await self.next_chunk():
@@ -277,7 +280,7 @@ class FakeForwarder:
         self.sent: list[dict[str, Any]] = []
         self.answers: list[FakeAnswer] = []
 
-    async def forward(self, screened: ScreenedRequest, *, deadline_s: float, request_id: str = "", traceparent: str = "") -> Any:
+    async def forward(self, screened: ScreenedRequest, *, deadline_s: float, request_id: str = "", traceparent: str = "", caller: Any = None) -> Any:
         opened = [i for i, r in enumerate(self._log.raw) if json.loads(r)["type"] == "opened"]
         assert opened and set(opened) <= self._log.durable, "something left before its intent was durable"
         self.sent.append(json.loads(screened.payload))

@@ -57,3 +57,14 @@ def test_long_texts_agree_past_every_window() -> None:
         for piece in pieces(text, list(range(0, 6000, 37))):
             last = session.feed(piece)
         assert last == MODEL.score(text, role)
+
+
+def test_an_answer_that_comes_word_by_word_agrees_past_every_window() -> None:
+    words = [WORDS[n * n % len(WORDS)] + " " for n in range(1400)]
+    session = MODEL.open(Role.ASSISTANT)
+    last: dict[str, float] = {}
+    for at, word in enumerate(words):
+        last = session.feed(word)
+        if at % 97 == 0:
+            assert last == MODEL.score("".join(words[: at + 1]), Role.ASSISTANT)
+    assert last == MODEL.score("".join(words), Role.ASSISTANT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.pouring import Outcome, reported
+from gateway.outcome import Outcome, reported
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ import hashlib
 import json
 import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ HARMFUL = HEADS.index("harmful")
 SHORT, LONG = 48, 512  # words a window holds
 SHORT_STEP, LONG_STEP = 16, 256  # a role that is judged whole: where windows of a long text end
 KNOWN_WORDS = 32_768  # rows of the table of words met: 2.3 MB with its dictionary
-FEW = 8  # words up to which a stream's delta is taken one at a time
+FEW = 12  # words up to which a stream's delta is taken one at a time
 THIN = (0.5, 0.65, 0.8)
 RULE_SCORE = 0.9  # what a matched attack rule lifts the attack head to
 WEIGHTS = Path(__file__).parent / "weights"
@@ -49,8 +50,6 @@ Int64s = NDArray[np.int64]
 Float64s = NDArray[np.float64]
 
 
-_NOTHING = [0] * len(HEADS)
-_HEAD_RANGE = range(len(HEADS))
 
 
 class ModelInvalid(Exception):
@@ -139,6 +138,28 @@ class KnownWords:
         return rows, ids
 
 
+# Eight whole numbers in one, 32 bits apart, so that adding and comparing rows of heads costs one operation each. A lane may be
+# negative while sums are taken: only their total, lifted by `_LIFT`, is ever taken apart.
+# INVARIANT: a row stays under 2**18 and a window of rows under 2**24, whatever the text, so no lane reaches its neighbour.
+_LANE_BITS = 32
+_LIFT_LANE = 1 << 30
+_LIFT = sum(_LIFT_LANE << (_LANE_BITS * head) for head in range(len(HEADS)))
+_LANES_BYTES = _LANE_BITS // 8 * len(HEADS)
+_FAR = 1 << 28  # beyond any sum of a window
+
+
+def packed(rows: Int64s) -> list[int]:
+    """Return each row [n, heads] as one number."""
+    raw = (rows + _LIFT_LANE).astype("<u4").tobytes()
+    return [int.from_bytes(raw[at : at + _LANES_BYTES], "little") - _LIFT for at in range(0, len(raw), _LANES_BYTES)]
+
+
+def unpacked(rows: Iterable[int]) -> Int64s:
+    """Return [n, heads] of packed rows."""
+    raw = b"".join([(row + _LIFT).to_bytes(_LANES_BYTES, "little") for row in rows])
+    return np.frombuffer(raw, dtype="<u4").reshape(-1, len(HEADS)).astype(np.int64) - _LIFT_LANE
+
+
 class FewWords:
     """The same contributions as `LinearModerator.recent`, one word at a time in whole numbers: a stream's word is too little for a
     vectorised pass, whose fixed cost is ten times this. Bounded like `KnownWords`."""
@@ -147,22 +168,32 @@ class FewWords:
         self._weights = weights
         self._known = known
         self._capacity = capacity
-        self._rows: dict[str, tuple[int, list[int]]] = {}
-        self._pair_by = [int(n) for n in np.broadcast_to(weights.pair_by, (len(HEADS),))]
+        self._rows: dict[str, tuple[int, int]] = {}
+        self._pairs: dict[int, int] = {}  # bucket -> its row of the table, packed
 
-    def of(self, word: str, one_before: int, two_before: int) -> tuple[list[int], int]:
-        """Return the word's contribution by head, pairs included, and its hash."""
+    def of(self, word: str, one_before: int, two_before: int) -> tuple[int, int]:
+        """Return the word's contribution, pairs included, packed, and the word's hash."""
         found = self._rows.get(word)
         if found is None:
             rows, ids = self._known.of([word])
             if len(self._rows) >= self._capacity:
                 self._rows.clear()
-            found = self._rows[word] = (int(ids[0]), rows[0].tolist())
+            found = self._rows[word] = (int(ids[0]), packed(rows.astype(np.int64))[0])
         own, row = found
-        pair = self._weights.pair
-        near = pair[features.pair_bucket(one_before, own, 1)].tolist()
-        far = pair[features.pair_bucket(two_before, own, 2)].tolist()
-        return [r + (a + b) * by for r, a, b, by in zip(row, near, far, self._pair_by, strict=True)], own
+        pairs = self._pairs
+        near, far = features.pair_bucket(one_before, own, 1), features.pair_bucket(two_before, own, 2)
+        one = pairs.get(near)
+        two = pairs.get(far)
+        if one is None or two is None:
+            one, two = self._look_up(near, far)
+        return row + one + two, own
+
+    def _look_up(self, near: int, far: int) -> tuple[int, int]:
+        if len(self._pairs) >= 2 * self._capacity:
+            self._pairs.clear()
+        one, two = packed(self._weights.pair[[near, far]].astype(np.int64) * self._weights.pair_by)
+        self._pairs[near], self._pairs[far] = one, two
+        return one, two
 
 
 class LinearModerator:
@@ -217,9 +248,10 @@ class LinearSession:
         self._best = np.full(len(HEADS), -50.0)
         self._tail = "\n"
         self._ruled = False
-        self._recent: deque[list[int]] = deque()  # contributions of words not yet in `_sums`: streams take few at a time
-        self._window: deque[list[int]] = deque(maxlen=SHORT)
-        self._window_sum = [0] * len(HEADS)
+        self._recent: deque[int] = deque()  # contributions of words not yet in `_sums`, packed: streams take few at a time
+        self._window: deque[int] = deque(maxlen=SHORT)
+        self._window_sum = 0
+        self._limits = 0  # packed and lifted: the highest sums of a full window that raise no maximum; 0 until they are known
         self._shift: list[float] = (model.weights.bias - self._short_point).tolist()
         self._known_scores: dict[str, float] | None = None
         self._best_list: list[float] = [-50.0] * len(HEADS)  # of a stream, kept beside `_best` while words come one at a time
@@ -250,33 +282,49 @@ class LinearSession:
         self._last_but_one, self._last = self._last, own
         self._recent.append(row)
         self._count += 1
-        window, total, best, shift = self._window, self._window_sum, self._best_list, self._shift
-        old = window[0] if len(window) == SHORT else _NOTHING
+        window = self._window
+        full = len(window) == SHORT
+        self._window_sum = total = self._window_sum + row - (window[0] if full else 0)
         window.append(row)
-        units = self._model.unit_rows[len(window)]
         rose = False
-        for head in _HEAD_RANGE:
-            total[head] = entered = total[head] + row[head] - old[head]
-            logit = entered * units[head] + shift[head]
+        # A lane of the difference keeps its lifted bit exactly where the sum is not above its limit.
+        if not (full and self._limits) or (self._limits - total) & _LIFT != _LIFT:
+            rose = self._judge(total, len(window))
+        if len(self._recent) >= LONG_STEP or (self._count % LONG_STEP == 0 and self._count >= LONG):
+            before = list(self._best_list)
+            self._fold()
+            return rose or self._best_list != before
+        return rose
+
+    def _judge(self, total: int, size: int) -> bool:
+        """Compare the window's sums with the maxima, and find the limits below which the next need no look."""
+        best, shift = self._best_list, self._shift
+        units = self._model.unit_rows[size]
+        lifted = total + _LIFT
+        rose = False
+        for head, unit in enumerate(units):
+            entered = (lifted >> (_LANE_BITS * head) & 0xFFFFFFFF) - _LIFT_LANE
+            logit = entered * unit + shift[head]
             if logit > best[head]:
                 best[head] = logit
                 rose = True
-        if len(self._recent) >= LONG_STEP or (self._count % LONG_STEP == 0 and self._count >= LONG):
-            before = list(best)
-            self._fold()
-            return rose or self._best_list != before
+        self._limits = 0
+        if size == SHORT:
+            lanes = (_highest(best[head], units[head], shift[head]) << (_LANE_BITS * head) for head in range(len(HEADS)))
+            self._limits = _LIFT + sum(lanes)
         return rose
 
     def _fold(self) -> None:
         """Move words taken one at a time into the running sums, judging the long windows that ended among them."""
         if not self._recent:
             return
-        rows = np.array(self._recent, dtype=np.int64)
+        rows = unpacked(self._recent)
         self._recent.clear()
         self._best = np.array(self._best_list)
         self._before = np.array([self._last_but_one, self._last], dtype=np.uint32)
         self._grow(rows, self._count - len(rows), short=False)
         self._best_list = self._best.tolist()
+        self._limits = 0
 
     def _add(self, words: list[str]) -> None:
         if not words:
@@ -286,10 +334,10 @@ class LinearSession:
         self._count += len(words)
         self._grow(contributions, count, short=True)
         if self._streams:
-            for row in contributions[-SHORT:].tolist():
-                self._window.append(row)
-            self._window_sum = [sum(column) for column in zip(*self._window, strict=True)]
+            self._window.extend(packed(contributions[-SHORT:]))
+            self._window_sum = sum(self._window)
             self._best_list = self._best.tolist()
+            self._limits = 0
             self._last_but_one, self._last = (int(n) for n in self._before)
 
     def _grow(self, contributions: Int64s, count: int, *, short: bool) -> None:
@@ -337,6 +385,16 @@ class LinearSession:
 def _from_space(text: str) -> str:
     """Drop what comes before the first white space: a cut inside a word could look like the beginning of one."""
     return next((text[at:] for at, character in enumerate(text) if character.isspace()), "")
+
+
+def _highest(best: float, unit: float, shift: float) -> int:
+    """Return the highest whole sum whose logit, computed as everywhere, is not above `best`."""
+    at = math.floor(min(max((best - shift) / unit, -_FAR), _FAR))
+    while at > -_FAR and at * unit + shift > best:
+        at -= 1
+    while at < _FAR and (at + 1) * unit + shift <= best:
+        at += 1
+    return at
 
 
 def _sigmoid(value: float) -> float:
