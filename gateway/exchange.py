@@ -23,83 +23,44 @@ class Fingerprints(msgspec.Struct, frozen=True):
     token: str
 
 
-class Exchange:
+class Exchange(msgspec.Struct):
     """One request's ledger. Times are seconds: `started_s` wall clock, the rest monotonic."""
 
-    __slots__ = (
-        "answer_hmac",
-        "attempts",
-        "backend",
-        "client_trace",
-        "cost_microusd",
-        "dialect",
-        "first_byte_s",
-        "inbound",
-        "index",
-        "input_tokens_estimate",
-        "instance",
-        "lease",
-        "model_label",
-        "opened",
-        "operation",
-        "outbound",
-        "outcome",
-        "output_ceiling",
-        "peer",
-        "permit",
-        "permitted_model",
-        "prints",
-        "refusal",
-        "request_hmac",
-        "request_id",
-        "schema",
-        "started_mono_s",
-        "started_s",
-        "status",
-        "stream",
-        "subject",
-        "timings",
-        "trace_id",
-        "uninspected",
-        "usage",
-    )
-
-    def __init__(self, instance: str, request_id: str, trace_id: str, peer: str, started_s: float, started_mono_s: float) -> None:
-        self.instance = instance
-        self.request_id = request_id
-        self.trace_id = trace_id
-        self.peer = peer
-        self.started_s = started_s
-        self.started_mono_s = started_mono_s
-        self.client_trace = ""
-        self.operation = ""
-        self.dialect = ""
-        self.model_label = ""  # the model's name where it is one of ours, else empty
-        self.permitted_model = ""
-        self.stream = False
-        self.subject: Subject | None = None
-        self.prints: Fingerprints | None = None
-        self.permit: Permit | None = None
-        self.lease: Lease | None = None
-        self.inbound: Verdict | None = None
-        self.outbound: Verdict | None = None
-        self.schema = ""
-        self.uninspected: tuple[str, ...] = ()
-        self.input_tokens_estimate = 0
-        self.output_ceiling = 0
-        self.backend = ""
-        self.attempts = 0
-        self.usage: Usage | None = None
-        self.cost_microusd = 0
-        self.request_hmac = ""
-        self.answer_hmac = ""
-        self.opened: int | None = None  # index of the opened record: what `closed` refers to
-        self.index: int | None = None  # index of the first record: the x-audit-index header
-        self.status = 0
-        self.outcome = ""
-        self.refusal: Refusal | None = None
-        self.first_byte_s: float | None = None
-        self.timings: dict[str, float] = {}
+    instance: str
+    request_id: str
+    trace_id: str
+    peer: str
+    started_s: float
+    started_mono_s: float
+    client_trace: str = ""
+    operation: str = ""
+    dialect: str = ""
+    model_label: str = ""  # the model's name where it is one of ours, else empty
+    permitted_model: str = ""
+    stream: bool = False
+    subject: Subject | None = None
+    prints: Fingerprints | None = None
+    permit: Permit | None = None
+    lease: Lease | None = None
+    inbound: Verdict | None = None
+    outbound: Verdict | None = None
+    schema: str = ""
+    uninspected: tuple[str, ...] = ()
+    input_tokens_estimate: int = 0
+    output_ceiling: int = 0
+    backend: str = ""
+    attempts: int = 0
+    usage: Usage | None = None
+    cost_microusd: int = 0
+    request_hmac: str = ""
+    answer_hmac: str = ""
+    opened: int | None = None  # index of the opened record: what `closed` refers to
+    index: int | None = None  # index of the first record: the x-audit-index header
+    status: int = 0
+    outcome: str = ""
+    refusal: Refusal | None = None
+    first_byte_s: float | None = None
+    timings: dict[str, float] = {}
 
     def identified(self) -> dict[str, Any]:
         """Return the fields that every record of an authenticated request shares."""

@@ -107,7 +107,7 @@ async def _whole(
     deadline_s = house.mono_s() + rules.outbound.deadline_s
     result = await review(house.inspection, segments, rules, Direction.OUTBOUND, scope, deadline_s, None, findings)
     outcome.verdict = verdicts.verdict(
-        findings, house.inspection.inspectors.names, degraded=result.degraded, cached=result.cached
+        findings, house.inspection.names, degraded=result.degraded, cached=result.cached
     )
     exchange.status = 200
     if result.blocked:

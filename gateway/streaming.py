@@ -159,7 +159,7 @@ class Stream:
                 channel.guard.drop()
             self._outcome.output_chars = self._chars
             self._outcome.counted_output = self._chars // 4 + 1
-            self._outcome.verdict = verdicts.verdict(self._findings, self._house.inspection.inspectors.names)
+            self._outcome.verdict = verdicts.verdict(self._findings, self._house.inspection.names)
 
     def _over(self) -> bool:
         return self._ended

@@ -42,7 +42,7 @@ CheckpointSink = Callable[[bytes], Awaitable[None]]
 
 _BATCH_RECORDS: Final = 1024
 _BATCH_BYTES: Final = 4 << 20
-GATHER_S: Final = 0.001  # between commits under load; the first after a pause waits for nothing
+GATHER_S: Final = 0.0025  # between commits under load; the first after a pause waits for nothing
 _LINGER_S: Final = 0.01  # how long a record that nobody waits for may ride along before it causes a commit of its own
 _SINK_INTERVAL_S: Final = 1.0
 

@@ -90,13 +90,13 @@ async def screen(valid: ValidRequest, rules: Rules, inspection: Inspection, *, n
         at = outcome.blocked_at
         param = json_path(segments[at].path) if at is not None and segments[at].use is not Use.LABEL else None
         refusal = verdicts.prompt_filtered(findings, outcome.blocked, param)
-        refusal.verdict = verdicts.verdict(findings, inspection.inspectors.names, cached=outcome.cached)
+        refusal.verdict = verdicts.verdict(findings, inspection.names, cached=outcome.cached)
         raise refusal
     for at, text in outcome.texts.items():
         put(body, segments[at].path, text)
     return ScreenedRequest(
         valid=valid,
         payload=msgspec.json.encode(body),
-        verdict=verdicts.verdict(findings, inspection.inspectors.names, degraded=outcome.degraded, cached=outcome.cached),
+        verdict=verdicts.verdict(findings, inspection.names, degraded=outcome.degraded, cached=outcome.cached),
         restorer=pseudonyms if rules.restore and not pseudonyms.empty else None,
     )

@@ -42,6 +42,14 @@ class Finding(msgspec.Struct, frozen=True):
     blocking: tuple[str, ...] = ()
 
 
+class Clean(msgspec.Struct, frozen=True):
+    """What is known of a whole list of texts of which nothing has to be rewritten and nothing blocks."""
+
+    scores: dict[str, float]
+    flagged: frozenset[str]
+    action: Action
+
+
 class Inspectors(msgspec.Struct, frozen=True):
     """The inspectors of this process. `views` gives the normalised readings of a text, `smuggling` the hidden-character rules."""
 
@@ -66,6 +74,7 @@ class FindingCache:
     def __init__(self, secret: bytes, capacity: int = 50_000) -> None:
         self._secret = secret[:64]
         self._entries: OrderedDict[bytes, Finding] = OrderedDict()
+        self._lists: OrderedDict[bytes, Clean] = OrderedDict()
         self._capacity = capacity
         self.hits = 0
         self.misses = 0
@@ -89,6 +98,18 @@ class FindingCache:
         self._entries.move_to_end(key)
         self.hits += 1
         return found
+
+    def get_list(self, key: bytes) -> Clean | None:
+        found = self._lists.get(key)
+        if found is not None:
+            self._lists.move_to_end(key)
+            self.hits += 1
+        return found
+
+    def put_list(self, key: bytes, clean: Clean) -> None:
+        self._lists[key] = clean
+        if len(self._lists) > self._capacity // 8:
+            self._lists.popitem(last=False)
 
     def put(self, key: bytes, finding: Finding) -> None:
         if finding.degraded:
@@ -115,6 +136,9 @@ def _union(first: list[Span], names: Sequence[Span]) -> tuple[Span, ...]:
 
 def _is_window(segment: Segment) -> bool:
     return bool(segment.path) and segment.path[0] == "border"
+
+
+_pack = msgspec.msgpack.Encoder().encode  # frames every part with its length: no two lists give the same bytes
 
 
 class TooDear(Exception):
@@ -152,7 +176,8 @@ class Inspection:
     def __init__(self, inspectors: Inspectors, cache: FindingCache) -> None:
         self.inspectors = inspectors
         self.cache = cache
-        self._versions = "|".join(inspectors.names).encode()
+        self.names = inspectors.names
+        self._versions = "|".join(self.names).encode()
         self._bases: dict[tuple[bytes, Direction, str], hashlib.blake2b] = {}
 
     async def findings(
@@ -185,6 +210,12 @@ class Inspection:
                 results[at] = finding
                 self.cache.put(keys[at], finding)
         return [f for f in results if f is not None], not missing
+
+    def list_key(self, segments: Sequence[Segment], rules: Rules, direction: Direction, scope: Scope) -> bytes:
+        """Return the keyed hash of a whole list of texts in order. It names the subject: such a list holds their words."""
+        state = self._base(rules.key, direction, scope.tenant).copy()
+        state.update(_pack((scope.subject, [(s.role, s.use, s.text) for s in segments])))
+        return state.digest()
 
     def _base(self, rules_key: bytes, direction: Direction, tenant: str) -> hashlib.blake2b:
         """Return the keyed hash over everything but the text, ready to be copied."""

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from gateway.content import documents
-from gateway.content.inspect import MIN_LANGUAGE_LETTERS, Finding, Inspection, Scope, borders, prose_offsets
+from gateway.content.inspect import MIN_LANGUAGE_LETTERS, Clean, Finding, Inspection, Scope, borders, prose_offsets
 from gateway.content.pseudonyms import Pseudonyms
 from gateway.content.rules import Action, DirectionRules, Rules
 from gateway.content.stream import Findings
@@ -72,6 +72,32 @@ async def review(
     findings: Findings,
 ) -> Review:
     """Inspect every segment and return what to do. Raises `InspectorUnavailable`; notes everything in `findings`."""
+    key = inspection.list_key(segments, rules, direction, scope)
+    known = inspection.cache.get_list(key)
+    if known is not None:
+        findings.merge(known.scores, known.flagged, known.action)
+        return Review({}, [], None, True, False)
+    own = Findings()
+    result, clean = await _review(inspection, segments, rules, direction, scope, deadline_s, pseudonyms, own)
+    if clean:
+        inspection.cache.put_list(key, Clean(own.scores, frozenset(own.flagged), own.action))
+    findings.merge(own.scores, own.flagged, own.action)
+    for type_, count in own.entities.items():
+        findings.entities[type_] += count
+    return result
+
+
+async def _review(
+    inspection: Inspection,
+    segments: Sequence[Segment],
+    rules: Rules,
+    direction: Direction,
+    scope: Scope,
+    deadline_s: float,
+    pseudonyms: Pseudonyms | None,
+    findings: Findings,
+) -> tuple[Review, bool]:
+    """Return what to do, and whether nothing was found that depends on where it stands or must be done again."""
     side = rules.inbound if direction is Direction.INBOUND else rules.outbound
     units, parsed = expand(segments)
     plain = [u.segment for u in units]
@@ -84,12 +110,12 @@ async def review(
     _judge_windows(result, found[len(units) :], side, findings)
     _judge_scattered(result, prose, side, inspection, findings)
     if result.blocked or not any(f.spans for f in found):
-        return result
+        return result, not result.blocked and not result.degraded
     spans = [list(f.spans) for f in found[: len(units)]]
     _add_crossing(spans, prose, windows, found[len(units) :])
     if spans:
         _rewrite(result, units, parsed, spans, side, pseudonyms, findings)
-    return result
+    return result, False
 
 
 def _judge(result: Review, units: list[Unit], found: list[Finding], side: DirectionRules, findings: Findings) -> None:

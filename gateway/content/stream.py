@@ -25,8 +25,8 @@ Sans-I/O: no clocks, no tasks. Whoever drives it awaits the NER pool between `ne
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -77,7 +77,7 @@ class Findings:
     """What one exchange's answer held so far: numbers and names, shared by the guards of its channels."""
 
     def __init__(self) -> None:
-        self.entities: Counter[str] = Counter()
+        self.entities: defaultdict[str, int] = defaultdict(int)
         self.scores: dict[str, float] = {}
         self.flagged: set[str] = set()
         self.action = Action.ALLOW
@@ -87,9 +87,18 @@ class Findings:
         self.action = max(self.action, action)
 
     def raise_scores(self, scores: dict[str, float]) -> None:
+        if not self.scores:
+            self.scores = {head: score for head, score in scores.items() if score > 0.0}
+            return
         for head, score in scores.items():
             if score > self.scores.get(head, 0.0):
                 self.scores[head] = score
+
+    def merge(self, scores: dict[str, float], flagged: Iterable[str], action: Action) -> None:
+        """Take over what another look at other texts found, entities aside."""
+        self.raise_scores(scores)
+        self.flagged.update(flagged)
+        self.action = max(self.action, action)
 
 
 def judge_scores(scores: dict[str, float], rules: DirectionRules, role: Role, findings: Findings) -> None:

@@ -129,6 +129,42 @@ def reserve(accounts: Sequence[Account], charge: Charge, now_s: float) -> Lease:
     return lease_of(charge, standings(accounts, limits, now_us), now_s)
 
 
+def reserve_alone(account: Account, charge: Charge, now_s: float) -> Lease:
+    """Do what `reserve` does for a charge to one account; a property test holds the two to the same outcome.
+
+    The common case: nothing is in the way. Whatever could be is left to `reserve`, refusals with it.
+    """
+    now_us = int(now_s * 1_000_000)
+    tokens, per_minute = charge.tokens, charge.tokens_per_minute
+    if (
+        tokens > per_minute
+        or charge.daily_tokens is not None
+        or account.requests.wait_us(1, charge.burst, charge.requests_per_minute, now_us) > 0
+        or account.tokens.wait_us(tokens, per_minute, per_minute, now_us) > 0
+        or account.slots.full(charge.concurrent, now_us)
+    ):
+        return reserve([account], charge, now_s)
+    account.requests.take(1, charge.requests_per_minute, now_us)
+    mark_us = account.tokens.take(tokens, per_minute, now_us)
+    account.quota.take(charge.day, tokens)
+    held_s = charge.lease_s
+    account.slots.hold(charge.lease_id, Held(now_us + int(held_s * 1_000_000), mark_us, tokens, per_minute, charge.day))
+    requests_full_in_us, tokens_full_in_us = account.requests.full_in_us(now_us), account.tokens.full_in_us(now_us)
+    return Lease(
+        id=charge.lease_id,
+        keys=charge.key,
+        reserved_tokens=tokens,
+        granted_at_s=now_s,
+        expires_at_s=now_s + held_s,
+        limit_requests=charge.requests_per_minute,
+        remaining_requests=left(requests_full_in_us, charge.burst, charge.requests_per_minute),
+        reset_requests_s=requests_full_in_us / 1_000_000,
+        limit_tokens=per_minute,
+        remaining_tokens=left(tokens_full_in_us, per_minute, per_minute),
+        reset_tokens_s=tokens_full_in_us / 1_000_000,
+    )
+
+
 def shown(account: Account, charge: Charge, now_s: float) -> Headers:
     """Return the rate-limit headers of a subject as it stands, for an answer that takes nothing."""
     return headers(tightest(standings([account], [charge.numbers], micros(now_s))))

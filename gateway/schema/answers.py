@@ -184,6 +184,10 @@ def _generated(operation: Operation, data: bytes, model: str, logprobs: bool) ->
     if not 1 <= len(found.choices) <= MAX_CHOICES:
         raise MalformedAnswer("choices")
     chat = operation is Operation.CHAT
+    if chat and len(found.choices) == 1 and found.prompt_filter_results is UNSET:
+        plain_choice = _plain_choice(found.choices[0])
+        if plain_choice is not None:
+            return _plain_answer(found, plain_choice, model)
     answer: dict[str, Any] = {
         "id": token(found.id, "chatcmpl-0" if chat else "cmpl-0"),
         "object": "chat.completion" if chat else "text_completion",
@@ -197,6 +201,41 @@ def _generated(operation: Operation, data: bytes, model: str, logprobs: bool) ->
     if found.system_fingerprint is not UNSET:
         _settle(answer, "system_fingerprint", token(found.system_fingerprint, "") or None)
     _settle(answer, "prompt_filter_results", clean_prompt_filters(found.prompt_filter_results))
+    return answer
+
+
+def _plain_choice(choice: _Choice) -> dict[str, Any] | None:
+    """Return the choice if it is an assistant's text and nothing else, as nearly all are; what `_choice` gives, sooner."""
+    message = choice.message
+    if not isinstance(message, Message) or type(message.content) is not str:
+        return None
+    if choice.logprobs is not UNSET and choice.logprobs is not None:
+        return None
+    if message.refusal or message.reasoning_content or message.tool_calls or choice.content_filter_results is not UNSET:
+        return None
+    if message.refusal == "" or message.reasoning_content == "":
+        return None
+    return {
+        "index": place(choice.index, MAX_CHOICES),
+        "message": {"role": "assistant", "content": message.content, "refusal": None},
+        "logprobs": None,
+        "finish_reason": finish(choice.finish_reason) or "stop",
+    }
+
+
+def _plain_answer(found: Generated, choice: dict[str, Any], model: str) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "id": token(found.id, "chatcmpl-0"),
+        "object": "chat.completion",
+        "created": moment(found.created),
+        "model": model,
+        "choices": [choice],
+    }
+    usage = clean_usage(found.usage)
+    if usage is not None:
+        answer["usage"] = usage
+    if found.system_fingerprint is not UNSET:
+        _settle(answer, "system_fingerprint", token(found.system_fingerprint, "") or None)
     return answer
 
 
@@ -363,7 +402,9 @@ def answer_segments(operation: Operation, answer: Mapping[str, Any], spec: Spec 
             continue
         message, path = choice["message"], ("choices", at, "message")
         for field in ("content", "refusal", "reasoning_content"):
-            segments.append(Segment((*path, field), message.get(field) or "", Role.ASSISTANT, Use.CONTENT))
+            said = message.get(field)
+            if said:
+                segments.append(Segment((*path, field), said, Role.ASSISTANT, Use.CONTENT))
         for number, call in enumerate(message.get("tool_calls", ())):
             here = (*path, "tool_calls", number, "function")
             segments.append(Segment((*here, "name"), call["function"]["name"], Role.ASSISTANT, Use.LABEL))

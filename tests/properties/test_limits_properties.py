@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from gateway.limits.bucket import MINUTE_US, Bucket
-from gateway.limits.reservation import Account, Charge, Numbers, reserve, settle
+from gateway.limits.reservation import Account, Charge, Numbers, reserve, reserve_alone, settle
 from gateway.providers.local.counters import MemoryCounters
 from gateway.refusals import QUOTA_EXCEEDED, RATE_LIMITED, Refusal
 
@@ -205,3 +205,29 @@ async def test_a_flood_of_subjects_cannot_lift_anothers_limit(newcomers: int) ->
     with pytest.raises(Refusal) as no:
         await store.reserve(charge("victim", newcomers), 2.0)
     assert no.value.kind is RATE_LIMITED
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 40_000_000), st.integers(1, 600), st.sampled_from([None, 2_000]), st.booleans()), min_size=1, max_size=30
+    )
+)
+def test_a_charge_to_one_account_ends_alike_by_the_short_way(steps: list[tuple[int, int, int | None, bool]]) -> None:
+    short, long = Account(), Account()
+    now_us = 0
+    for number, (wait_us, tokens, daily, give_back) in enumerate(steps):
+        now_us += wait_us
+        charge = Charge(
+            tenant="t", subject="s", tier="x", requests_per_minute=7, burst=3, tokens_per_minute=1_000, concurrent=2,
+            daily_tokens=daily, tokens=tokens, lease_id=str(number), day=1,
+        )  # fmt: skip
+        ends: list[Any] = []
+        for account, way in ((short, reserve_alone), (long, lambda a, c, s: reserve([a], c, s))):
+            try:
+                ends.append(way(account, charge, now_us / 1_000_000))
+            except Refusal as refusal:
+                ends.append((refusal.kind, refusal.retry_after_s, refusal.headers))
+            if give_back:
+                settle(account, str(number - 1), tokens // 2, now_us / 1_000_000)
+        assert ends[0] == ends[1]

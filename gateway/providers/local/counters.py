@@ -25,6 +25,7 @@ class MemoryCounters:
     def __init__(self, capacity: int = MAX_ACCOUNTS) -> None:
         self._accounts: OrderedDict[Key, Account] = OrderedDict()
         self._capacity = capacity
+        self._spent: dict[str, tuple[int, float]] = {}  # tenant -> (day, share of its fullest daily quota); tenants are few
 
     def __len__(self) -> int:
         return len(self._accounts)
@@ -37,7 +38,19 @@ class MemoryCounters:
         accounts = [self._account(charge.key, charge, now_s)]
         if charge.tenant_numbers is not None:
             accounts.append(self._account((charge.tenant,), charge, now_s))
-        return reservation.reserve(accounts, charge, now_s)
+        lease = reservation.reserve(accounts, charge, now_s)
+        for account, numbers in zip(accounts, charge.limits(), strict=True):
+            if numbers.daily_tokens is not None:
+                self._see_quota(charge, account.quota.used_on(charge.day) / numbers.daily_tokens)
+        return lease
+
+    def _see_quota(self, charge: Charge, share: float) -> None:
+        day, highest = self._spent.get(charge.tenant, (charge.day, 0.0))
+        self._spent[charge.tenant] = (charge.day, max(share, highest) if day == charge.day else share)
+
+    def quota_used(self, day: int) -> dict[str, float]:
+        """Return, for each tenant with daily quotas, the highest share of one that was reserved on `day`; reservations count whole."""
+        return {tenant: share if of == day else 0.0 for tenant, (of, share) in self._spent.items()}
 
     async def settle(self, lease: Lease, tokens: int, now_s: float) -> None:
         for key in (lease.keys, lease.keys[:1]):
