@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.audit import segments
 from gateway.audit.export import FORMATS
 from gateway.audit.query import Filter, Hit, LogReader, check_proof, count
 from gateway.audit.record import escape, parse, rfc3339
@@ -52,7 +53,8 @@ def add_arguments(subparsers: Any) -> None:
         return parser
 
     one = add("verify", _verify, "prove that a log is whole", "gateway audit verify .quickstart/audit --key gateway.pub")
-    one.add_argument("--against", action="append", default=[], type=Path, metavar="CHECKPOINT", help="a checkpoint kept elsewhere; several")
+    about = "kept elsewhere: a checkpoint or a shipped segment; several"
+    one.add_argument("--against", action="append", default=[], type=Path, metavar="CHECKPOINT", help=about)
     one = add("query", _query, "print the records that match", "gateway audit query audit --tenant acme --outcome blocked --since 24h")
     one.add_argument("--index", type=int, help="the record at this index alone")
     one.add_argument("--limit", type=int, default=1000, help="at most so many (default 1000)")
@@ -159,7 +161,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         raise _UsageError(f"`{arguments.directory}` is no directory")
     key, own = _key(arguments)
     try:
-        against = [read_file(path, MAX_NOTE_BYTES) for path in arguments.against]
+        against = [_anchor(path) for path in arguments.against]
     except OSError as error:
         raise _UsageError(f"a checkpoint to hold the log against cannot be read: {error}") from error
     report = verify(arguments.directory, key, against)
@@ -172,6 +174,19 @@ def _verify(arguments: argparse.Namespace) -> int:
     else:
         _show_report(report)
     return OK if report.ok else FINDING
+
+
+def _anchor(path: Path) -> bytes:
+    """Return a checkpoint kept elsewhere: a signed note, or the last one in a shipped segment. Raises `OSError`."""
+    with path.open("rb") as file:
+        head = file.read(MAX_NOTE_BYTES + 1)
+        if not head.startswith(b"{"):
+            return read_file(path, MAX_NOTE_BYTES)
+        file.seek(max(0, file.seek(0, 2) - segments.TAIL_BYTES))
+        notes = segments.checkpoints(file.read(segments.TAIL_BYTES))
+    if not notes:
+        raise OSError(f"`{path}` holds no checkpoint at its end")
+    return notes[-1]
 
 
 def _show_report(report: Report) -> None:

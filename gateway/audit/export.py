@@ -45,7 +45,7 @@ def _epoch_ms(fields: Mapping[str, Any]) -> int:
         return 0
 
 
-def _leftovers(fields: Mapping[str, Any], *used: str) -> dict[str, Any]:
+def _leftovers(fields: Mapping[str, Any], used: frozenset[str]) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if key not in used}
 
 
@@ -76,7 +76,7 @@ def to_ocsf(index: int, record: bytes, fields: Mapping[str, Any]) -> dict[str, A
             "sequence": index,
             "logged_time": _epoch_ms(fields),
         },
-        "unmapped": {**_leftovers(fields, *_OCSF_USED), "leaf_hash": base64.b64encode(leaf_hash(record)).decode()},
+        "unmapped": {**_leftovers(fields, _OCSF_USED), "leaf_hash": base64.b64encode(leaf_hash(record)).decode()},
     }
     if lifecycle:
         event["app"] = {"name": _PRODUCT, "uid": fields.get("instance")}
@@ -99,15 +99,25 @@ def to_ocsf(index: int, record: bytes, fields: Mapping[str, Any]) -> dict[str, A
     return _present(event)
 
 
-_OCSF_USED: Final = (
-    *("type", "time", "subject", "subject_kind", "tenant", "application", "action", "request_id", "peer", "resource", "route"),
-    *("backend", "policy_digest", "policy_ids", "decision", "trace_id", "refusal", "outcome"),
+_OCSF_USED: Final = frozenset(
+    (
+        *("type", "time", "subject", "subject_kind", "tenant", "application", "action", "request_id", "peer", "resource", "route"),
+        *("backend", "policy_digest", "policy_ids", "decision", "trace_id", "refusal", "outcome"),
+    )
+)
+_ASIM_USED: Final = frozenset(
+    ("time", "type", "outcome", "subject", "subject_kind", "tenant", "application", "peer", "backend", "route", "request_id")
+)
+_ECS_USED: Final = frozenset(
+    (
+        *("time", "outcome", "request_id", "subject", "tenant", "peer", "trace_id", "route", "policy_ids", "instance", "action"),
+        "refusal",
+    )
 )
 
 
 def to_asim(index: int, record: bytes, fields: Mapping[str, Any]) -> dict[str, Any]:
     prompt, completion = _tokens(fields)
-    used = ("time", "type", "outcome", "subject", "subject_kind", "tenant", "application", "peer", "backend", "route", "request_id")
     return _present(
         {
             "EventSchema": "AgentEvent",
@@ -132,7 +142,7 @@ def to_asim(index: int, record: bytes, fields: Mapping[str, Any]) -> dict[str, A
             "ModelName": fields.get("route"),
             "InputTokensUsed": prompt,
             "OutputTokensUsed": completion,
-            "AdditionalFields": {**_leftovers(fields, *used), "LeafHash": base64.b64encode(leaf_hash(record)).decode()},
+            "AdditionalFields": {**_leftovers(fields, _ASIM_USED), "LeafHash": base64.b64encode(leaf_hash(record)).decode()},
         }
     )
 
@@ -141,20 +151,6 @@ def to_ecs(index: int, record: bytes, fields: Mapping[str, Any]) -> dict[str, An
     prompt, completion = _tokens(fields)
     kind = str(fields["type"])
     refused = kind == "refused" or fields.get("decision") == "forbid"
-    used = (
-        "time",
-        "outcome",
-        "request_id",
-        "subject",
-        "tenant",
-        "peer",
-        "trace_id",
-        "route",
-        "policy_ids",
-        "instance",
-        "action",
-        "refusal",
-    )
     return _present(
         {
             "@timestamp": fields.get("time"),
@@ -187,7 +183,7 @@ def to_ecs(index: int, record: bytes, fields: Mapping[str, Any]) -> dict[str, An
                     "usage": _present({"input_tokens": prompt, "output_tokens": completion}),
                 }
             ),
-            "gateway": _leftovers(fields, *used),
+            "gateway": _leftovers(fields, _ECS_USED),
         }
     )
 

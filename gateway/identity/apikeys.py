@@ -85,6 +85,14 @@ class ApiKeys:
         self.ring = KeyRing(load(path), pepper)
         self.healthy = True
 
+    def repepper(self, pepper: bytes) -> None:
+        """Use another pepper from now on: keys made under the old one stop. A broken file is told by `healthy`, as in `reload`."""
+        self._pepper = pepper
+        try:
+            self.ring, self.healthy = KeyRing(load(self._path), pepper), True
+        except (OSError, KeyFileInvalid):
+            self.ring, self.healthy = KeyRing((), pepper), False  # SECURITY: no key rather than keys under a pepper that was replaced
+
     def reload(self) -> bool:
         """Take up a changed file; return whether the ring was replaced. Call every few seconds: revocation takes that long."""
         try:

@@ -17,17 +17,19 @@ from typing import Final
 
 import msgspec
 
-from gateway.evidence import Subject
+from gateway.evidence import Subject, SubjectKind
 from gateway.identity.apikeys import PREFIX, ApiKeys
 from gateway.identity.claims import Rejected, VerifiedClaims
-from gateway.identity.issuers import TrustedIssuer
+from gateway.identity.issuers import Overage, TrustedIssuer
 from gateway.identity.jwks import KeySet
 from gateway.identity.keyset import KeySets
 from gateway.identity.subject import Tenants
 from gateway.identity.token import MAX_TOKEN, KeyUnknown, verify_token
-from gateway.refusals import INVALID_API_KEY, INVALID_TOKEN, Kind, Refusal
+from gateway.ports import GroupSource, GroupsUnavailable
+from gateway.refusals import INVALID_API_KEY, INVALID_TOKEN, OVERLOADED, POLICY_DENIED, Kind, Refusal
 
 CHALLENGE: Final = "Bearer"
+GROUPS_S: Final = 600  # groups that were asked for are asked for again after this, however long the token lives
 _CREDENTIAL_HEADERS: Final = frozenset({b"authorization", b"api-key"})
 
 
@@ -63,6 +65,7 @@ class Authenticator:
         keysets: KeySets,
         tenants: Tenants,
         api_keys: ApiKeys | None = None,
+        groups: GroupSource | None = None,
         *,
         capacity: int = 4096,
     ) -> None:
@@ -70,6 +73,7 @@ class Authenticator:
         self._keysets = keysets
         self._tenants = tenants
         self._api_keys = api_keys
+        self._groups = groups
         self._capacity = capacity
         self._verified: OrderedDict[bytes, _Remembered] = OrderedDict()
 
@@ -96,6 +100,11 @@ class Authenticator:
         text = value.decode("ascii")
         style = Style.KEY if name == b"api-key" or text.startswith(PREFIX) else Style.TOKEN
         return Credential(style, text, hashlib.sha256(value).digest())
+
+    async def aclose(self) -> None:
+        """End what is under way elsewhere on behalf of callers."""
+        if self._groups is not None:
+            await self._groups.aclose()
 
     def reload_keys(self) -> None:
         """Take over a changed file of gateway keys; a revoked key stops here. Reads a file: for a timer, not for a request."""
@@ -129,8 +138,25 @@ class Authenticator:
         except Rejected as rejected:
             raise _refused(INVALID_TOKEN, f"token: step {int(rejected.step)} {rejected}") from None
         subject = self._tenants.subject_of_token(claims, credential.digest)
-        self._remember(credential.digest, subject, claims)
+        until_s = claims.expires_at_s
+        if claims.groups_overage and self._trusted[claims.iss].groups_overage is Overage.RESOLVE:
+            subject = await self._with_groups(subject, claims, now_s)
+            until_s = min(until_s, now_s + GROUPS_S)
+        self._remember(credential.digest, subject, claims, until_s)
         return subject
+
+    async def _with_groups(self, subject: Subject, claims: VerifiedClaims, now_s: int) -> Subject:
+        """Return the subject with the groups its token could not hold. Raises `Refusal`: without them nothing may be decided."""
+        if self._groups is None:
+            raise Refusal(POLICY_DENIED, detail="groups overage: there is nobody to ask")
+        try:
+            found = await self._groups.groups_of(
+                claims.directory_id, claims.object_id, application=claims.kind is SubjectKind.APPLICATION, now_s=now_s
+            )
+        except GroupsUnavailable as missing:
+            message = "the caller's groups cannot be known now, retry shortly"
+            raise Refusal(OVERLOADED, message=message, retry_after_s=5.0, detail=f"groups overage: {missing.why}") from None
+        return msgspec.structs.replace(subject, groups=found, groups_overage=False)
 
     async def _verify(self, token: str, now_s: int) -> VerifiedClaims:
         try:
@@ -148,14 +174,14 @@ class Authenticator:
             raise _refused(INVALID_API_KEY, "key: unknown, wrong, expired or revoked")
         return self._tenants.subject_of_key(record, credential.digest)
 
-    def _remember(self, digest: bytes, subject: Subject, claims: VerifiedClaims) -> None:
+    def _remember(self, digest: bytes, subject: Subject, claims: VerifiedClaims, until_s: int) -> None:
         # SECURITY: CVE-2026-35030, a cache keyed by a part of the token gave one user another's identity. The key is the
         # digest of all of it, and nothing is stored that was not verified just now.
         keyset = self._keysets.current(claims.iss)
         if keyset is None or claims.kid not in keyset.keys:
             return
         leeway = self._trusted[claims.iss].leeway_s
-        from_s, until_s = max(claims.not_before_s, claims.issued_at_s) - leeway, claims.expires_at_s + leeway
+        from_s, until_s = max(claims.not_before_s, claims.issued_at_s) - leeway, until_s + leeway
         self._verified[digest] = _Remembered(subject, keyset, from_s, until_s)
         if len(self._verified) > self._capacity:
             self._verified.popitem(last=False)

@@ -8,6 +8,7 @@ Specification: RFC 9068 section 2.2, Entra ID access token and optional claims r
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from enum import IntEnum
@@ -24,6 +25,7 @@ _MAX_VALUES: Final = 256  # directories put at most 200 groups into a token
 _IDENTIFIER: Final = re.compile(r"[!-~]{1,255}")
 _VALUE: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,256}")
 _DNS_LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_CLIENT_AUTH: Final = {"0": "public", "1": "secret", "2": "certificate"}
 _CONFIDENTIAL: Final = frozenset({"1", "2"})
 
 
@@ -77,6 +79,13 @@ class VerifiedClaims(msgspec.Struct, frozen=True, kw_only=True):
     guest: bool  # lives in another directory, or in none (a personal account)
     auth_context: frozenset[str]
     claims_challenges: bool  # the client can handle a claims challenge (`xms_cc` holds cp1)
+    personal: bool  # a personal account, in whichever directory it is a guest
+    object_id: str  # `oid`, only from issuers that own directories; else ""
+    auth_methods: frozenset[str]
+    client_auth: str  # public, secret, certificate; "" where the token does not say
+    device: bool
+    sign_in_state: frozenset[str]
+    sign_in_address: str
     token_id: str
     issued_at_s: int
     not_before_s: int
@@ -112,6 +121,13 @@ def describe(
         guest=_guest(claims, issuer),
         auth_context=_values(claims, "acrs", single=True),
         claims_challenges="cp1" in {value.lower() for value in _values(claims, "xms_cc", single=True)},
+        personal=_personal(claims, issuer),
+        object_id=subject_id.partition("/")[2] if directory_id else "",
+        auth_methods=_values(claims, "amr", single=True),
+        client_auth=_CLIENT_AUTH.get(_proof(claims, issuer), ""),
+        device=bool(_optional(claims, "deviceid")) and issuer.kind is IssuerKind.ENTRA,
+        sign_in_state=_values(claims, "signin_state", single=True) if issuer.kind is IssuerKind.ENTRA else frozenset(),
+        sign_in_address=_address(claims) if issuer.kind is IssuerKind.ENTRA else "",
         token_id=_optional(claims, "uti") or _optional(claims, "jti"),
         issued_at_s=issued_at_s,
         not_before_s=not_before_s,
@@ -158,8 +174,14 @@ def _application_proven(claims: Mapping[str, Any], issuer: TrustedIssuer, kind: 
         return True
     # SECURITY: anyone can sign a user in under a public client's id (`azpacr` 0); only a client with a secret or a
     # certificate proved which application it is.
+    return _proof(claims, issuer) in _CONFIDENTIAL
+
+
+def _proof(claims: Mapping[str, Any], issuer: TrustedIssuer) -> str:
+    if issuer.kind is not IssuerKind.ENTRA:
+        return ""
     proof = claims.get("appidacr" if issuer.version == "1.0" else "azpacr")
-    return type(proof) is str and proof in _CONFIDENTIAL
+    return proof if type(proof) is str else ""
 
 
 def _subject(claims: Mapping[str, Any], issuer: TrustedIssuer, kind: SubjectKind) -> tuple[str, str, str]:
@@ -195,6 +217,21 @@ def _guest(claims: Mapping[str, Any], issuer: TrustedIssuer) -> bool:
     idp = claims.get("idp")  # who signed the person in, where that is not the issuer
     own = (issuer.iss, issuer.sibling_iss, f"https://sts.windows.net/{issuer.directory_id}/")
     return claims.get("acct") in (1, "1") or (idp is not None and idp not in own) or issuer.directory_id == PERSONAL_ACCOUNTS
+
+
+def _personal(claims: Mapping[str, Any], issuer: TrustedIssuer) -> bool:
+    # SECURITY: a personal account is anybody's; as a guest it is told only by who signed it in.
+    idp = claims.get("idp")
+    named = idp.lower() if type(idp) is str else ""
+    here = issuer.kind is IssuerKind.ENTRA and issuer.directory_id == PERSONAL_ACCOUNTS
+    return here or (issuer.kind is IssuerKind.ENTRA and (PERSONAL_ACCOUNTS in named or named == "live.com"))
+
+
+def _address(claims: Mapping[str, Any]) -> str:
+    try:
+        return str(ipaddress.ip_address(_optional(claims, "ipaddr")))
+    except ValueError:
+        return ""
 
 
 def _groups(claims: Mapping[str, Any]) -> tuple[frozenset[str], bool]:

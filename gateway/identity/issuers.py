@@ -41,6 +41,7 @@ class Overage(StrEnum):
     """What to do with a token whose groups did not fit into it (over 200 in Entra)."""
 
     DENY = "deny"
+    RESOLVE = "resolve"  # ask the directory, as the gateway itself
     NO_GROUPS = "no_groups"  # goes on with no groups and a flag: a `forbid` on a group cannot match such a subject
 
 
@@ -63,6 +64,7 @@ class IssuerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     audience_lists: bool = False  # accept a list-valued `aud` that holds one of `audiences`
     guests: bool = False  # Entra: accept subjects whose home directory is another
     groups_overage: Overage = Overage.DENY
+    applications: tuple[str, ...] = ()  # calling applications that are accepted; empty: any
 
 
 class TrustedIssuer(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +82,7 @@ class TrustedIssuer(msgspec.Struct, frozen=True, kw_only=True):
     jwks_url: str
     guests: bool
     groups_overage: Overage
+    applications: frozenset[str] = frozenset()
     version: str = ""  # Entra: the `ver` that belongs to this form of `iss`
     directory_id: str = ""  # Entra: the path segment of `iss`
     sibling_iss: str = ""  # Entra: the v2 form, which key documents may name for both versions
@@ -187,6 +190,7 @@ def _trusted(
         jwks_url=config.jwks_url,
         guests=config.guests,
         groups_overage=config.groups_overage,
+        applications=frozenset(config.applications),
         version=version,
         directory_id=directory_id,
         sibling_iss=sibling_iss,
@@ -222,6 +226,8 @@ def _entra_faults(config: IssuerConfig) -> Iterable[str]:
     for tenant in config.tenants:
         if GUID.fullmatch(tenant) is None:
             yield f"tenant `{tenant}` must be a directory id: a lower-case GUID, never `common` or a domain name"
+        if tenant == PERSONAL_ACCOUNTS:
+            yield "the directory of personal accounts cannot be trusted: anyone is in it"
     if not config.versions or set(config.versions) - {"1.0", "2.0"}:
         yield '`versions` must be "1.0", "2.0" or both'
     for name, url in (("authority", config.authority), ("sts_authority", config.sts_authority)):
@@ -232,8 +238,9 @@ def _entra_faults(config: IssuerConfig) -> Iterable[str]:
 def _plain_faults(config: IssuerConfig) -> Iterable[str]:
     if config.tenants:
         yield "`tenants` is for Entra issuers"
-    if _VISIBLE.fullmatch(config.issuer) is None:
-        yield "`issuer` must be the exact `iss` string"
+    # SECURITY: `|` parts tenant, issuer and subject in the ids that policies see.
+    if _VISIBLE.fullmatch(config.issuer) is None or "|" in config.issuer:
+        yield "`issuer` must be the exact `iss` string, without `|`"
         return
     for name, url in (("issuer", config.issuer), ("discovery_url", config.discovery_url), ("jwks_url", config.jwks_url)):
         if url and (fault := url_fault(url)):

@@ -63,8 +63,12 @@ class Tenants:
     def subject_of_token(self, claims: VerifiedClaims, token_digest: bytes) -> Subject:
         """Return the subject of verified claims. Raises `Refusal(POLICY_DENIED)`: authentic, but not one of ours."""
         issuer = self._trusted[claims.iss]
+        if claims.personal:
+            raise _denied("personal accounts are not accepted")
         if claims.guest and not issuer.guests:
             raise _denied("guests of the directory are not accepted")
+        if issuer.applications and claims.application not in issuer.applications:
+            raise _denied("the calling application is not on the issuer's list")
         if claims.groups_overage and issuer.groups_overage is Overage.DENY:
             raise _denied("groups overage: assign application roles in place of groups")
         tenant = self._tenant(
@@ -93,6 +97,11 @@ class Tenants:
             guest=claims.guest,
             groups_overage=claims.groups_overage,
             claims_challenges=claims.claims_challenges,
+            auth_methods=claims.auth_methods,
+            client_auth=claims.client_auth,
+            device=claims.device,
+            sign_in_state=claims.sign_in_state,
+            sign_in_address=claims.sign_in_address,
         )
 
     def subject_of_key(self, record: KeyRecord, key_digest: bytes) -> Subject:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from issuer_fixture import CLIENT, NOW, OID, TID, FakeIssuer, bearer, public_jwk, rsa_key
 
+from gateway.challenge import insufficient_claims
 from gateway.evidence import Subject
 from gateway.identity import apikeys
 from gateway.identity.authenticate import Authenticator, Style
-from gateway.identity.challenge import insufficient_claims
 from gateway.identity.issuers import IssuerKind, Overage
 from gateway.identity.subject import TenantFaults, TenantRule, Tenants
 from gateway.refusals import INVALID_API_KEY, INVALID_TOKEN, POLICY_DENIED, Refusal
