@@ -13,7 +13,7 @@ from random import Random
 
 from gateway.training.moderation_rows import HEADS, Row
 
-_CHOICE = re.compile(r"\{([^{}]*\|[^{}]*)\}")
+_CHOICE = re.compile(r"\{([^{}]*)\}")
 _LEAD = re.compile(
     r"^(?:how (?:can|do|could|would|might|should) (?:i|one|we|someone|you|people|a person)|how to|what are (?:some )?ways to|ways to)\s+",
     re.IGNORECASE,
@@ -34,6 +34,14 @@ _FILES: dict[str, tuple[dict[str, int], int]] = {
     "injections_safe": (_SAFE, 1200),
     "documents_safe": (_SAFE, 900),
     "small_talk": (_SAFE, 2500),
+    "requests_harmful": ({"illicit": 1, "harmful": 1, "attack": 0}, 9000),
+    "requests_sexual": ({"sexual": 1, "harmful": 1, "attack": 0}, 500),
+    "requests_hateful": ({"hate": 1, "harassment": 1, "harmful": 1, "sexual": 0, "self_harm": 0, "attack": 0}, 1500),
+    "requests_safe": (_SAFE, 9000),
+    "attack_words_safe": (_SAFE, 3500),
+    "languages_safe": (_SAFE, 4000),
+    "technique_safe": (_SAFE, 5000),
+    "attacks_more": ({"attack": 1}, 3000),
 }
 _LONG = 2500
 _ACTS = 14000  # harmful, and as many ordinary

@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import re2
 
 from gateway.content import views
 from gateway.evidence import Span
-from gateway.providers.local.recognizers import addresses, credentials, identifiers, labelled, network, numbers, secrets
+from gateway.providers.local.recognizers import addresses, credentials, identifiers, labelled, national, network, numbers, secrets
 from gateway.providers.local.recognizers.base import LEFT, MAX_LONG, MAX_PHRASE, MAX_TOKEN, WEAK, Found, Reading, Recognizer, compiled
 from gateway.providers.local.recognizers.prefixes import unfinished
 
@@ -42,20 +42,28 @@ class PatternScanner:
     """Implements `ports.SpanDetector`. Immutable after construction; safe to share between threads."""
 
     name = "patterns"
-    version = "1"
+    version = "2"
     left_context = LEFT_CONTEXT
 
-    def __init__(self, *, urls: bool = False, dates: bool = False, set_memory: int = 32 << 20) -> None:
+    def __init__(
+        self, *, urls: bool = False, dates: bool = False, countries: Collection[str] | None = None, set_memory: int = 32 << 20,
+        secrets_only: bool = False,
+    ) -> None:
+        """`countries` (two letters): whose national identifiers to look for; None: all. IBAN, cards and passports are of no country."""
+        self._countries = None if countries is None else frozenset(countries)
         self._long = (secrets.PrivateKey(), secrets.SignedToken())
         self._recognizers: tuple[Recognizer, ...] = (
             *network.recognizers(urls=urls),
             numbers.Numbers(),
             *identifiers.recognizers(),
+            *national.recognizers(),
             *labelled.recognizers(dates=dates),
             *addresses.recognizers(),
             *secrets.recognizers(),
             *credentials.recognizers(),
         )
+        if secrets_only:
+            self._recognizers = (*secrets.recognizers(), *credentials.recognizers())
         options = re2.Options()
         options.log_errors = False
         options.max_mem = set_memory
@@ -132,6 +140,8 @@ class PatternScanner:
             if hit != self._canary:
                 for recognizer in self._groups[hit]:
                     found += recognizer.find(reading, begin)
+        if self._countries is not None:
+            found = [c for c in found if (country := national.country_of(c.type)) is None or country in self._countries]
         if view.offsets is not None:
             offsets = view.offsets
             found = [c for c in found if offsets[c.start] >= start and offsets[c.start] - offsets[c.origin] <= LEFT_ORIGINAL]
