@@ -10,11 +10,10 @@ import asyncio
 import gc
 import logging
 import os
-import random
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,8 @@ from starlette.requests import Request
 
 from gateway.accounting.prices import TokenPrice
 from gateway.assembly import (
+    asks_cloud,
+    content_safety,
     counter_store,
     forwarder,
     inspection,
@@ -35,6 +36,9 @@ from gateway.assembly import (
 )
 from gateway.audit import record
 from gateway.audit.log import AuditLog
+from gateway.audit.shipper import Shipper
+from gateway.audit.tree import Signer
+from gateway.challenge import insufficient_claims
 from gateway.console.status import control_app
 from gateway.content.inspect import Inspection
 from gateway.evidence import Subject
@@ -47,19 +51,24 @@ from gateway.http.paths import match
 from gateway.http.protocol import Limits as EdgeLimits
 from gateway.http.server import make_server
 from gateway.identity.keyset import KeySets
+from gateway.observed import Observed
 from gateway.policy.facts import Zones
 from gateway.policy.holder import PolicyHolder
 from gateway.profiles import rules_source
 from gateway.providers.local.moderation_categories import openai_categories
 from gateway.providers.local.ner import NerPool
-from gateway.providers.local.secrets import resolve
 from gateway.providers.local.tokenizer import LazyTokenizer
 from gateway.providers.otel.traces import Spans
-from gateway.refusals import Refusal
+from gateway.providers.secret_keeper import SecretKeeper
+from gateway.refusals import POLICY_DENIED, Refusal
+from gateway.secret_sources import loaded
 from gateway.settings import Settings, Tls, host_port
+from gateway.sinks import checkpoint_sinks, shippers
+from gateway.sinks import spans as span_exporters
 from gateway.telemetry.metrics import Metrics
 
 logger = logging.getLogger("gateway")
+SHIP_GRACE_S = 3.0  # for what is left to ship when all else has ended; the next start ships the rest
 KEYS_S = 2.0  # a revoked gateway key works no longer than this
 GC_YOUNG = 20_000  # allocations between collections: an exchange makes some hundred objects and few cycles
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -96,6 +105,8 @@ class Application:
         ner: NerPool | None,
         keysets: KeySets,
         spans: Spans | None,
+        shippers: Sequence[Shipper] = (),
+        secrets: SecretKeeper | None = None,
     ) -> None:
         self.settings = settings
         self.house = house
@@ -105,6 +116,9 @@ class Application:
         self._ner = ner
         self._keysets = keysets
         self._spans = spans
+        self._shippers = shippers
+        self._secrets = secrets
+        self._observed = Observed(settings, house, log, keysets, shippers, self.readiness, inspected, ner)
         self._servers: list[Any] = []
         self._tasks: list[asyncio.Task[Any]] = []
         self._stopped = asyncio.Event()
@@ -138,6 +152,10 @@ class Application:
 
     async def permitted(self, request: Request, action: str) -> bool:
         """Return whether the request bears a token that policy permits `action` on this gateway."""
+        return await self.objection(request, action) is None
+
+    async def objection(self, request: Request, action: str) -> Refusal | None:
+        """Return why the request may not do `action` on this gateway: 401 for who it is, 403 for what it may; None if it may."""
         now_s = time.time()
         authenticator = self.house.authenticator
         try:
@@ -145,26 +163,23 @@ class Application:
             subject = authenticator.cached(credential, int(now_s))
             if subject is None:
                 subject = await authenticator.authenticate(credential, int(now_s))
-        except Refusal:
-            return False
+        except Refusal as refusal:
+            return refusal
         policies = self.house.policies.current
         peer = request.client.host if request.client else ""
         context = policies.context(subject, "", peer=peer, stream=False, now_s=now_s)
-        return policies.decide(subject, action, "", context).allowed
+        decision = policies.decide(subject, action, "", context)
+        if decision.allowed:
+            return None
+        return insufficient_claims(subject, decision.step_up) if decision.step_up else Refusal(POLICY_DENIED, detail=decision.detail)
 
     def gauges(self) -> bytes:
         """Refresh the gauges and return the metrics page."""
-        metrics = self.house.metrics
-        metrics.active.set(self.house.active.active)
-        metrics.audit_size.set(self.log.size)
-        metrics.audit_backlog.set(self.log.backlog)
-        metrics.audit_healthy.set(1 if self.log.healthy else 0)
-        metrics.policy_generation.set(self.house.policies.status.generation)
-        metrics.policy_healthy.set(0 if self.house.policies.status.faults else 1)
-        metrics.cache_entries.set(len(self._inspection.cache))
-        for name, state in self.house.forwarder.states().items():
-            metrics.backend_open.labels(name).set(1 if state == "open" else 0)
-        return metrics.render()
+        self._observed.refresh()
+        for held in self._secrets.standings() if self._secrets is not None else ():
+            self.house.metrics.secret_age.labels(held.reference).set(held.age_s)
+            self.house.metrics.secret_healthy.labels(held.reference).set(0 if held.fault else 1)
+        return self.house.metrics.render()
 
     async def start(self, *, sockets: Mapping[str, Any] | None = None) -> None:
         """Listen. Returns when every port accepts connections."""
@@ -174,7 +189,7 @@ class Application:
         plane = DataPlane(self.house, server.terminator.peers if server.terminator else None)
         apps = {
             "data": plane,
-            "control": control_app(self.status, self.permitted),
+            "control": control_app(self.status, self.objection),
             "ops": ops_app(self.readiness, self.gauges, self.settings.telemetry.scrapers, self.permitted),
         }
         for name, app in apps.items():
@@ -194,6 +209,11 @@ class Application:
         self._tasks += [asyncio.create_task(s.serve()) for s in self._servers]
         self._tasks += [asyncio.create_task(self._every(1.0, self._summarise)), asyncio.create_task(self._watch_policies())]
         self._tasks.append(asyncio.create_task(self._keysets.run()))
+        if self._secrets is not None:
+            self._tasks.append(asyncio.create_task(self._secrets.run()))
+        self._tasks.append(asyncio.create_task(self._observed.heartbeat()))
+        for shipper in self._shippers:
+            shipper.start()
         self._tasks.append(asyncio.create_task(self._every(KEYS_S, self.house.authenticator.reload_keys)))
         # What was made so far lives as long as the process: the collector need not look at it again, and looks less often.
         gc.collect()
@@ -203,6 +223,13 @@ class Application:
             if any(t.done() for t in self._tasks):
                 raise RuntimeError("a port could not be opened")
             await asyncio.sleep(0.005)
+        self._tasks.append(asyncio.create_task(self._prepare()))
+
+    async def _prepare(self) -> None:
+        """Ask for the tokens of the backends before anyone waits for them; readiness does not wait."""
+        missing = [name for name, good in (await self.house.forwarder.ready_identities()).items() if not good]
+        if missing:
+            logger.warning("backends without a token", extra={"backends": missing})
 
     def _malformed(self, fault: EdgeFault) -> None:
         self.house.metrics.count(self.house.metrics.malformed, 1, fault.value)
@@ -265,12 +292,19 @@ class Application:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.house.forwarder.aclose()
         await self._keysets.aclose()
+        await self.house.authenticator.aclose()
+        if self._inspection.inspectors.remote is not None:
+            await self._inspection.inspectors.remote.aclose()
+        if self._secrets is not None:
+            await self._secrets.aclose()
         if self._ner is not None:
             await asyncio.to_thread(self._ner.close)
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close)
         self._summarise()
         await self.log.close()
+        # What the log wrote last, its final checkpoint included, still has a moment to reach the second places.
+        await asyncio.gather(*(shipper.stop(SHIP_GRACE_S) for shipper in self._shippers))
 
 
 def server_tls(files: Tls) -> ssl.SSLContext:
@@ -336,18 +370,26 @@ async def build(settings: Settings, *, unsafe_development: bool = False) -> Appl
         zones=Zones(dict(settings.network.zones)),
     )
     plain_specs(settings.routes, holder.current.schemas)
+    secrets = await loaded(settings)
+    key = signing_key(secrets.current(settings.audit.key).reveal())
+    remote = content_safety(settings, secrets.current, secrets.watch, secrets.suspect)
+    if remote is None and (asking := asks_cloud(holder.current)):
+        raise RuntimeError(f"the profile `{asking[0]}` asks Azure AI Content Safety, and settings have no [content_safety]")
+    # What could be wrong with where evidence goes is found before the log is opened.
+    shipping = shippers(settings, Signer(settings.audit.origin, key).verifier_key(), secrets.current)
+    spans = span_exporters(settings, secrets.current)
     log = AuditLog.open(
         Path(settings.audit.directory),
         origin=settings.audit.origin,
-        key=signing_key(resolve(settings.audit.key).reveal()),
+        key=key,
         instance=settings.server.instance,
         now=time.time,
+        checkpoint_sinks=checkpoint_sinks(settings.audit),
     )
     await log.start()
-    inspected, ner = await inspection(settings)
-    authenticator, keysets = await issuers_and_tenants(settings)
-    prints = record.Pseudonymiser(pepper(resolve(settings.audit.pepper).reveal()))
-    spans = Spans(settings.telemetry.otlp_endpoint, settings.telemetry.sample, random.random) if settings.telemetry.otlp_endpoint else None
+    inspected, ner = await inspection(settings, remote)
+    authenticator, keysets = await issuers_and_tenants(settings, secrets.current, secrets.watch)
+    prints = record.Pseudonymiser(pepper(secrets.current(settings.audit.pepper).reveal()))
     randomness = Randomness()
     house = House(
         authenticator=authenticator,
@@ -355,13 +397,13 @@ async def build(settings: Settings, *, unsafe_development: bool = False) -> Appl
         policies=holder,
         specs=specs_source(settings),
         tokenizer=LazyTokenizer(),
-        counters=counter_store(settings),
+        counters=counter_store(settings, secrets.current),
         inspection=inspected,
         rules=rules_source(ner_enabled=ner is not None),
         log=log,
         prints=prints,
         fingerprints=fingerprints(prints),
-        forwarder=forwarder(settings, resolve),
+        forwarder=forwarder(settings, secrets.current, secrets.watch, secrets.suspect),
         metrics=metrics,
         span=spans.record if spans is not None else None,
         prices={name: TokenPrice(p.input, p.output) for name, p in settings.prices.items()},
@@ -376,4 +418,4 @@ async def build(settings: Settings, *, unsafe_development: bool = False) -> Appl
         max_exchanges=settings.server.max_exchanges,
         active=Gate(),
     )
-    return Application(settings, house, log, inspected, summary, ner, keysets, spans)
+    return Application(settings, house, log, inspected, summary, ner, keysets, spans, shipping, secrets)

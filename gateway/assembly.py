@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import secrets
+import ssl
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,15 +24,22 @@ from gateway.content.inspect import FindingCache, Inspection, Inspectors
 from gateway.evidence import Dialect, Operation
 from gateway.identity.apikeys import ApiKeys
 from gateway.identity.authenticate import Authenticator
-from gateway.identity.issuers import IssuerConfig, IssuerKind, trust
+from gateway.identity.issuers import IssuerConfig, IssuerKind, Overage, trust
 from gateway.identity.keyset import KeySets
 from gateway.identity.subject import TenantRule, Tenants
+from gateway.policy.decide import PolicySet
 from gateway.policy.facts import RouteFacts
-from gateway.ports import CounterStore
+from gateway.ports import BackendCredential, CounterStore, RemoteModerator
+from gateway.providers.azure.content_safety import ContentSafety
+from gateway.providers.azure.group_membership import GraphGroups
+from gateway.providers.azure.sdk_credential import SdkCredential
+from gateway.providers.azure.token_keeper import Flights
+from gateway.providers.azure.upstream_identity import COGNITIVE_SERVICES, IdentityConfig, application_credential, backend_credential
 from gateway.providers.local.counters import MemoryCounters
 from gateway.providers.local.documents import HttpsDocuments
 from gateway.providers.local.moderation import LinearModerator
 from gateway.providers.local.ner import NerPool
+from gateway.providers.local.rotating_credential import RotatingCredential
 from gateway.providers.local.scanner import PatternScanner
 from gateway.providers.local.secrets import Secret, SecretMissing, resolve
 from gateway.providers.redis.counters import RedisCounters
@@ -37,6 +47,7 @@ from gateway.schema.operations import plain
 from gateway.schema.validate import Specs
 from gateway.settings import Issuer, Settings, Tenant
 from gateway.settings import Route as RouteSettings
+from gateway.settings_identity import Identity, completed
 from gateway.upstream.bounds import Limits, Timeouts
 from gateway.upstream.client import BackendClient, tls_context
 from gateway.upstream.forward import Forwarder
@@ -44,6 +55,8 @@ from gateway.upstream.route import Backend, Route
 
 logger = logging.getLogger("gateway")
 MIN_PEPPER_BYTES = 32
+Watch = Callable[[str, Callable[[Secret], None]], None]
+"""Has a function called with every later value of a reference."""
 
 
 def signing_key(data: bytes) -> Ed25519PrivateKey:
@@ -119,26 +132,67 @@ def plain_specs(routes: Sequence[RouteSettings], schemas: Any) -> dict[str, Any]
     return made
 
 
-def local_inspection(*, ner: Any = None, entries: int = 50_000) -> Inspection:
+def local_inspection(
+    *, ner: Any = None, entries: int = 50_000, countries: Sequence[str] = (), remote: RemoteModerator | None = None
+) -> Inspection:
     """Return inspection by what needs nothing but this machine."""
     inspectors = Inspectors(
-        scanner=PatternScanner(),
+        scanner=PatternScanner(countries=countries or None),
         moderator=LinearModerator(),
         ner=ner,
         views=views.for_moderation,
         smuggling=views.smuggling,
         language=language.language,
+        remote=remote,
+        secrets=PatternScanner(secrets_only=True),
     )
     return Inspection(inspectors, FindingCache(secrets.token_bytes(32), entries))
 
 
-async def inspection(settings: Settings) -> tuple[Inspection, NerPool | None]:
+def content_safety(
+    settings: Settings, secret: Callable[[str], Secret], watch: Watch | None = None, suspect: Callable[[str], None] = lambda _: None
+) -> ContentSafety | None:
+    """Return Azure AI Content Safety as settings name it, None where they do not. Asks nobody. Raises `SecretMissing`, `ImportError`."""
+    section = settings.content_safety
+    if section is None:
+        return None
+    sdk: dict[str, Any] = {"connection_verify": section.ca_file} if section.ca_file else {}
+    own = section.key
+    credential: Any = secret(own) if own else None
+    if own:
+        sdk["rejected"] = lambda _: suspect(own)
+    if credential is None:
+        config = identity_config("content_safety", section, secret)
+        identity = application_credential(config, Flights(2), random.random)
+        credential = SdkCredential(identity)
+        sdk["rejected"] = lambda now_s: identity.rejected(None, now_s)
+    made = ContentSafety(
+        section.endpoint,
+        credential,
+        deadline_s=section.deadline_ms / 1000,
+        concurrent=section.max_concurrent,
+        waiting=section.max_waiting,
+        api_version=section.api_version,
+        scope=section.scope or COGNITIVE_SERVICES,
+        **sdk,
+    )
+    if own and watch is not None:
+        watch(own, made.rekey)
+    return made
+
+
+def asks_cloud(policies: PolicySet) -> list[str]:
+    """Return the profiles that ask Azure AI Content Safety."""
+    return [name for name, p in policies.content.profiles.items() if p.inbound.cloud is not None or p.outbound.cloud is not None]
+
+
+async def inspection(settings: Settings, remote: RemoteModerator | None = None) -> tuple[Inspection, NerPool | None]:
     """Return inspection as settings ask for, its workers started."""
     ner = None
     if settings.inspection.ner:
-        ner = NerPool(workers=settings.inspection.ner_workers)
+        ner = NerPool(workers=settings.inspection.ner_workers, queue=settings.inspection.ner_queue)
         await asyncio.to_thread(ner.wait_ready)
-    return local_inspection(ner=ner, entries=settings.inspection.cache_entries), ner
+    return local_inspection(ner=ner, entries=settings.inspection.cache_entries, countries=settings.inspection.countries, remote=remote), ner
 
 
 def issuer_config(issuer: Issuer) -> IssuerConfig:
@@ -152,6 +206,11 @@ def issuer_config(issuer: Issuer) -> IssuerConfig:
         discovery_url=issuer.discovery or "",
         jwks_url=issuer.jwks_uri or "",
         max_lifetime_s=issuer.max_lifetime_s,
+        authority=issuer.authority,
+        sts_authority=issuer.sts_authority,
+        applications=issuer.applications,
+        guests=issuer.guests == "allow",
+        groups_overage=Overage(issuer.groups_overage),
     )
 
 
@@ -171,53 +230,113 @@ def tenant_rules(tenants: Sequence[Tenant], issuers: Sequence[Issuer]) -> list[T
     return rules
 
 
-async def issuers_and_tenants(settings: Settings) -> tuple[Authenticator, KeySets]:
-    """Return the authenticator and its key sets, fetched once (or known to be missing: readiness tells)."""
+async def issuers_and_tenants(
+    settings: Settings, secret: Callable[[str], Secret] = resolve, watch: Watch | None = None
+) -> tuple[Authenticator, KeySets]:
+    """Return the authenticator and its key sets, fetched once (or known to be missing: readiness tells).
+
+    `watch` tells of secrets that change later.
+    """
     trusted = trust([issuer_config(i) for i in settings.issuers])
     keysets = KeySets(trusted, HttpsDocuments(), time.monotonic)
     keys = None
     if settings.keys.enabled and settings.keys.file:
-        secret = resolve(settings.keys.pepper).reveal() if settings.keys.pepper else b""
-        keys = ApiKeys(Path(settings.keys.file), secret)
-    authenticator = Authenticator(trusted, keysets, Tenants(tenant_rules(settings.tenants, settings.issuers), trusted), keys)
+        own = settings.keys.pepper
+        held = keys = ApiKeys(Path(settings.keys.file), secret(own).reveal() if own else b"")
+        if own and watch is not None:
+            watch(own, lambda changed: held.repepper(changed.reveal()))
+    tenants = Tenants(tenant_rules(settings.tenants, settings.issuers), trusted)
+    authenticator = Authenticator(trusted, keysets, tenants, keys, group_source(settings, secret))
     await keysets.refresh()
     return authenticator, keysets
 
 
-def counter_store(settings: Settings) -> CounterStore:
+def group_source(settings: Settings, secret: Callable[[str], Secret]) -> GraphGroups | None:
+    """Return whoever knows groups that did not fit into tokens, None where settings name nobody. Raises `SecretMissing`."""
+    directory = settings.directory
+    if directory is None:
+        return None
+    config = identity_config("directory", directory, secret, scope="https://graph.microsoft.com/.default")
+    client = BackendClient(directory.url, tls=backend_tls(directory.url, directory.ca_file))
+    tenant = config.tenant or directory.identity_tenant or ""
+    return GraphGroups(client, application_credential(config, Flights(2), random.random), directory=tenant, cache_s=directory.cache_s)
+
+
+def identity_config(name: str, given: Identity, secret: Callable[[str], Secret], *, scope: str = COGNITIVE_SERVICES) -> IdentityConfig:
+    """Return an identity with what the environment injects. Asks nobody and opens no secret: that is done for each request for a token."""
+    item = completed(given, os.environ)
+    own, certificate = item.client_secret, item.client_certificate
+    return IdentityConfig(
+        name=name,
+        kind=item.identity or "",
+        client_id=item.identity_client_id or "",
+        tenant=item.identity_tenant or "",
+        scope=item.scope or scope,
+        authority=item.authority,
+        ca_file=item.identity_ca_file,
+        federated_token_file=item.federated_token_file or "",
+        client_secret=(lambda: secret(own).reveal()) if own else None,
+        client_certificate=(lambda: secret(certificate).reveal()) if certificate else None,
+    )
+
+
+def backend_tls(url: str, ca_file: str | None) -> ssl.SSLContext | None:
+    """Return the TLS context of a backend, None for plaintext on loopback."""
+    if urlsplit(url).scheme != "https":
+        return None
+    tls = tls_context()
+    if ca_file:
+        tls.load_verify_locations(ca_file)
+    return tls
+
+
+def counter_store(settings: Settings, secret: Callable[[str], Secret]) -> CounterStore:
     """Return the store of the limits."""
     limits = settings.limits
     if limits.store == "redis" and limits.url:
-        return RedisCounters(limits.url, replicas=limits.replicas, budget_s=limits.budget_ms / 1000)
+        own = limits.password
+        password = (lambda: secret(own).reveal().decode("utf-8", "replace")) if own else None
+        return RedisCounters(limits.url, replicas=limits.replicas, budget_s=limits.budget_ms / 1000, password=password)
     return MemoryCounters()
 
 
-def forwarder(settings: Settings, secret: Callable[[str], Secret]) -> Forwarder:
-    """Return the forwarder with one client a backend. Raises `SecretMissing`."""
+def forwarder(
+    settings: Settings, secret: Callable[[str], Secret], watch: Watch | None = None, suspect: Callable[[str], None] = lambda _: None
+) -> Forwarder:
+    """Return the forwarder with one client a backend. Raises `SecretMissing`.
+
+    `watch` tells of secrets that change later; `suspect` is told the reference of a key that a backend did not accept.
+    """
     clients: dict[str, BackendClient] = {}
-    held: dict[str, tuple[tuple[bytes, bytes], ...]] = {}
+    held: dict[str, tuple[tuple[bytes, bytes], ...] | None] = {}
+    identities: dict[str, BackendCredential] = {}
+    flights = Flights()
     for b in settings.backends:
         timeouts = Timeouts(
             connect_s=b.connect_s, head_s=b.first_byte_s, first_byte_s=b.first_byte_s, idle_s=b.between_reads_s, total_s=b.total_s
         )
-        tls = None
-        if urlsplit(b.url).scheme == "https":
-            tls = tls_context()
-            if b.ca_file:
-                tls.load_verify_locations(b.ca_file)
         limits = Limits(max_connections=b.max_connections, max_waiting=b.max_waiting)
-        clients[b.name] = BackendClient(b.url, tls=tls, limits=limits, timeouts=timeouts)
-        if b.credential is None:
-            held[b.name] = ()
+        clients[b.name] = BackendClient(b.url, tls=backend_tls(b.url, b.ca_file), limits=limits, timeouts=timeouts)
+        if b.identity is not None:
+            identities[b.name] = backend_credential(identity_config(b.name, b, secret), flights, random.random)
+            held[b.name] = None
             continue
-        value = secret(b.credential).reveal()
-        name = b.credential_header.encode()
-        held[b.name] = ((name, b"Bearer " + value if name == b"authorization" else value),)
+        held[b.name] = ()
+        if b.credential:
+            rotating = RotatingCredential(b.credential, b.credential_header, secret(b.credential), partial(suspect, b.credential))
+            identities[b.name], held[b.name] = rotating, rotating.held
+            if watch is not None:
+                watch(b.credential, partial(_rotate, held, b.name, rotating))
     routes = {}
     for r in settings.routes:
         backends = tuple(_backend(settings, name, r.upstream_model or "") for name in r.backends)
         routes[r.model] = Route(name=r.model, backends=backends)
-    return Forwarder(routes, clients, credentials=lambda backend: held[backend.name], draw=random.random)
+    return Forwarder(routes, clients, credentials=lambda backend: held[backend.name], identities=identities, draw=random.random)
+
+
+def _rotate(held: dict[str, Any], name: str, credential: RotatingCredential, changed: Secret) -> None:
+    credential.take(changed)
+    held[name] = credential.held
 
 
 def _backend(settings: Settings, name: str, model: str) -> Backend:

@@ -65,10 +65,11 @@ class Direction(StrEnum):
 
 
 class StreamMode(StrEnum):
-    """When a streamed answer's text may leave: `strict` after all of it was judged, `window` behind a moving hold-back."""
+    """When a streamed answer's text may leave: `strict` after all of it was judged, `window` behind a moving hold-back, `async` at once."""
 
     STRICT = "strict"
     WINDOW = "window"
+    ASYNC = "async"  # inspection runs behind and ends the stream: what it ends it for may have been shown
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +91,11 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     guest: bool = False
     groups_overage: bool = False  # the groups did not fit into the token: `groups` is empty, and a `forbid` on one cannot match
     claims_challenges: bool = False  # the client can answer a claims challenge with a better token
+    auth_methods: frozenset[str] = frozenset()  # `amr`: how the person signed in
+    client_auth: str = ""  # how the calling application proved itself: public, secret, certificate; "" where the token does not say
+    device: bool = False  # signed in from a device the directory knows
+    sign_in_state: frozenset[str] = frozenset()  # what the directory knows of that sign-in: inknownntwk, dvc_mngd, dvc_cmp, ...
+    sign_in_address: str = ""  # IP address the person signed in from; never recorded
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):

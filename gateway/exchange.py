@@ -38,6 +38,8 @@ class Exchange(msgspec.Struct):
     model_label: str = ""  # the model's name where it is one of ours, else empty
     permitted_model: str = ""
     stream: bool = False
+    stream_mode: str = ""  # of a streamed answer: how its text left
+    released_chars: int = 0  # of a streamed answer: code points of the backend's that had left, whatever stood in their place
     subject: Subject | None = None
     prints: Fingerprints | None = None
     permit: Permit | None = None
@@ -126,6 +128,8 @@ class Exchange(msgspec.Struct):
             "cost_microusd": self.cost_microusd,
             "timings_ms": {k: round(v * 1000, 3) for k, v in self.timings.items()},
         }
+        if self.stream_mode:
+            fields |= {"stream_mode": self.stream_mode, "released_chars": self.released_chars}
         if self.usage is not None:
             fields["usage"] = self.usage
         if self.refusal is not None:

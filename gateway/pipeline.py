@@ -255,7 +255,7 @@ async def deliver(
     outcome = Outcome()
     try:
         outcome.sent = True
-        answer = await forward(prompt, opened, house, exchange)
+        answer = await forward(prompt, opened, inbound, house, exchange)
         await pour(answer, prompt, house, exchange, sink, base_headers(exchange), outcome)
     except Refusal as refusal:
         outcome.sent = refusal.kind is BACKEND_TIMEOUT or outcome.answered
@@ -267,10 +267,12 @@ async def deliver(
         note(outcome, prompt, house, exchange)
 
 
-async def forward(prompt: ScreenedRequest, opened: Opened, house: House, exchange: Exchange) -> Answer:
+async def forward(prompt: ScreenedRequest, opened: Opened, inbound: Inbound, house: House, exchange: Exchange) -> Answer:
     """To whom: the first permitted backend that answers."""
     del opened  # evidence that the intent is durable
-    answer = await house.forwarder.forward(prompt, deadline_s=house.mono_s() + MAX_EXCHANGE_S, request_id=exchange.request_id)
+    deadline_s = house.mono_s() + MAX_EXCHANGE_S
+    # `caller` lends its headers to backends that are asked on behalf of the person; no other step sees the credential.
+    answer = await house.forwarder.forward(prompt, deadline_s=deadline_s, request_id=exchange.request_id, caller=inbound)
     if isinstance(answer, UpstreamFiltered):
         exchange.backend = answer.backend
         inner = {"code": "ResponsibleAIPolicyViolation", "content_filter_result": answer.categories}

@@ -16,9 +16,9 @@ from gateway.content import verdicts
 from gateway.content.inbound import put
 from gateway.content.inspect import Scope, TooDear
 from gateway.content.review import review
-from gateway.content.rules import Rules
+from gateway.content.rules import Action, Rules
 from gateway.content.stream import Findings
-from gateway.evidence import Direction, Operation, ScreenedRequest, Segment, Use
+from gateway.evidence import Direction, Operation, Role, ScreenedRequest, Segment, Use
 from gateway.exchange import Exchange
 from gateway.house import House
 from gateway.outcome import Headers, Outcome, Sink, answer_id, call_id, reported
@@ -110,24 +110,35 @@ async def _whole(
         findings, house.inspection.names, degraded=result.degraded, cached=result.cached
     )
     exchange.status = 200
+    name = "blocked" if result.blocked else "finished"
     if result.blocked:
-        outcome.name = "blocked"
         if "choices" not in body:
             raise Refusal(CONTENT_FILTER, message="the answer was filtered by content policy", detail="answer: " + ",".join(result.blocked))
         answers.withhold(body)
         for choice in body["choices"]:
             choice["content_filter_results"] = verdicts.filter_result(findings.scores, result.blocked)
     else:
-        outcome.name = "finished"
-        if result.texts:
+        if result.texts or await _tells_more(body, rules, house, scope, deadline_s):
             answers.drop_logprobs(body)
         _rewrite(body, segments, result.texts, prompt)
     data = msgspec.json.encode(body)
-    outcome.digest.update(data)
     await sink.begin(
         200, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(data)), (b"cache-control", b"no-store"), *headers]
     )
     await sink.end(data)
+    outcome.digest.update(data)  # after it was handed over: neither is recorded of what was never sent
+    outcome.name = name
+
+
+async def _tells_more(body: dict[str, Any], rules: Rules, house: House, scope: Scope, deadline_s: float) -> bool:
+    """Return whether the tokens that were not chosen hold what an answer may not. SECURITY: a backend can write anything there."""
+    said = answers.alternatives(body) if body.get("choices") else []
+    if not said:
+        return False
+    segments = [Segment(("logprobs", at), text, Role.ASSISTANT, Use.LABEL) for at, text in enumerate(said)]
+    found, _ = await house.inspection.findings(segments, rules, Direction.OUTBOUND, scope, deadline_s)
+    side = rules.outbound
+    return any(finding.blocking or any(side.action_for(s) >= Action.PSEUDONYMISE for s in finding.spans) for finding in found)
 
 
 def _rewrite(body: dict[str, Any], segments: Sequence[Segment], texts: Mapping[int, str], prompt: ScreenedRequest) -> None:

@@ -9,8 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.content.blocklist import Blocklist
+from gateway.content.cascade import Acts, CloudRules, Mode
+from gateway.content.custom import CustomPattern, Together
 from gateway.content.rules import Action, DirectionRules, Rules
+from gateway.policy.cloud_moderation import CloudPolicy
 from gateway.policy.content_profiles import ContentProfile, DirectionPolicy, EntityAction, OnInspectorError
+from gateway.ports import SpanDetector
 
 _ACTIONS = {
     EntityAction.ALLOW: Action.ALLOW,
@@ -19,7 +23,49 @@ _ACTIONS = {
     EntityAction.REDACT: Action.REDACT,
     EntityAction.BLOCK: Action.BLOCK,
 }
+_ON_ERROR = {OnInspectorError.BLOCK: Action.BLOCK, OnInspectorError.LOCAL: Action.ALLOW, OnInspectorError.ALLOW_FLAGGED: Action.RECORD}
 _KEPT_GENERATIONS = 4
+
+
+def cloud_rules(policy: CloudPolicy) -> CloudRules:
+    """Translate what Azure AI Content Safety is asked."""
+    return CloudRules(
+        mode=Mode(policy.mode),
+        block_at=dict(policy.block_at),
+        record_at=dict(policy.record_at),
+        uncertain=policy.uncertain,
+        shield=Acts(policy.shield),
+        protected=Acts(policy.protected_material),
+        blocklists=policy.blocklists,
+        eight_levels=policy.levels == 8,
+    )
+
+
+def own_detector(policy: DirectionPolicy, version: str) -> SpanDetector | None:
+    """Return what a set brings to look for, None where it brings nothing."""
+    detectors: list[SpanDetector] = []
+    if policy.blocklist:
+        detectors.append(Blocklist(policy.blocklist, version=version))
+    for item in policy.recognizers:
+        if item.phrases:
+            detectors.append(Blocklist(item.phrases, version=version, kind=item.type))
+        else:
+            detectors.append(
+                CustomPattern(
+                    item.name,
+                    item.type,
+                    item.pattern,
+                    item.longest,
+                    score=item.score,
+                    ignore_case=item.ignore_case,
+                    whole_words=item.whole_words,
+                    blanks=item.blanks,
+                    version=version,
+                )
+            )
+    if len(detectors) == 1:
+        return detectors[0]
+    return Together(detectors, version) if detectors else None
 
 
 def direction_rules(policy: DirectionPolicy, *, ner_enabled: bool, digest: str) -> DirectionRules:
@@ -32,11 +78,13 @@ def direction_rules(policy: DirectionPolicy, *, ner_enabled: bool, digest: str) 
         record_at=dict(policy.record_at),
         document_attack_block_at=policy.document_attack_block_at,
         smuggling=_ACTIONS[policy.smuggling],
-        blocklist=Blocklist(policy.blocklist, version=digest[:23]) if policy.blocklist else None,
+        blocklist=own_detector(policy, digest[:23]),
+        allowed=policy.allowed,
         ner=policy.ner and ner_enabled,
         languages=policy.languages,
         unsupported_language=_ACTIONS[policy.unsupported_language],
-        on_error=Action.BLOCK if policy.on_inspector_error is OnInspectorError.BLOCK else Action.RECORD,
+        on_error=_ON_ERROR[policy.on_inspector_error],
+        cloud=cloud_rules(policy.cloud) if policy.cloud is not None else None,
         deadline_s=policy.deadline_s,
     )
 

@@ -17,6 +17,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from gateway.settings_content_safety import content_safety_faults
+from gateway.settings_identity import GUID, PERSONAL_ACCOUNTS, Identity, identity_faults, origin_fault
+from gateway.settings_secrets import VAULT_SUFFIX, reference_fault, references, secrets_faults
+from gateway.settings_sinks import SinkType, has, sink_faults
+
 MAX_SETTINGS_BYTES = 1_048_576
 
 
@@ -87,6 +92,26 @@ class Audit(_Section, frozen=True, kw_only=True):
     checkpoint_stdout: bool = False
 
 
+class AuditSink(_Section, Identity, frozen=True, kw_only=True):
+    """A second place for the log's records and checkpoints."""
+
+    name: str
+    type: SinkType
+    directory: str | None = None
+    endpoint: str | None = None  # of the storage account's blobs, or of data collection
+    container: str | None = None
+    connection: str | None = None  # reference to a storage connection string, where there is no identity
+    rule: str | None = None  # immutable id of the data collection rule
+    stream: str | None = None
+    period: Literal["day", "hour"] = "day"  # of one segment
+    interval_s: float = 1.0
+    timeout_s: float = 30.0
+    checkpoint_s: float = 60.0  # between checkpoints put beside; each batch carries its own anyway
+    batch_records: int = 1_000
+    batch_bytes: int = 900_000
+    ca_file: str | None = None
+
+
 class Issuer(_Section, frozen=True, kw_only=True):
     name: str
     type: Literal["entra", "oidc", "kubernetes", "development"]
@@ -96,6 +121,11 @@ class Issuer(_Section, frozen=True, kw_only=True):
     jwks_uri: str | None = None  # default: from discovery
     discovery: str | None = None
     algorithms: tuple[str, ...] = ("RS256",)
+    authority: str = "https://login.microsoftonline.com"  # Entra; differs in sovereign clouds, as does the next
+    sts_authority: str = "https://sts.windows.net"
+    applications: tuple[str, ...] = ()  # calling applications accepted (`azp`, `appid`); empty: any
+    guests: Literal["deny", "allow"] = "deny"
+    groups_overage: Literal["deny", "no_groups", "resolve"] = "deny"
     max_lifetime_s: int = 86_400
     refresh_s: int = 3_600
 
@@ -115,7 +145,7 @@ class Keys(_Section, frozen=True, kw_only=True):
     pepper: str | None = None
 
 
-class Backend(_Section, frozen=True, kw_only=True):
+class Backend(_Section, Identity, frozen=True, kw_only=True):
     name: str
     url: str
     kind: Literal["openai", "azure", "plain"] = "openai"
@@ -146,6 +176,7 @@ class Route(_Section, frozen=True, kw_only=True):
 class Limits(_Section, frozen=True, kw_only=True):
     store: Literal["memory", "redis"] = "memory"
     url: str | None = None
+    password: str | None = None  # reference; in place of one in `url`
     replicas: int = 1  # the local fallback enforces cap / replicas
     budget_ms: int = 25
 
@@ -154,7 +185,39 @@ class InspectionSettings(_Section, frozen=True, kw_only=True):
     ner: bool = True
     ner_workers: int = 1
     ner_queue: int = 64
+    countries: tuple[str, ...] = ()  # whose national identifiers to look for; empty: every country's
     cache_entries: int = 50_000
+
+
+class Directory(_Section, Identity, frozen=True, kw_only=True):
+    """Where groups are asked for that did not fit into a token, and as whom."""
+
+    url: str = "https://graph.microsoft.com/v1.0"
+    cache_s: int = 600
+    ca_file: str | None = None
+
+
+class Secrets(_Section, Identity, frozen=True, kw_only=True):
+    """How vaults are asked, and as whom. `file:` references are read again every few seconds whatever stands here."""
+
+    refresh_s: int = 300  # between two reads of one secret of a vault; rotation takes that long
+    timeout_s: float = 10.0
+    start_s: float = 20.0  # how long the start insists where a vault says "later"
+    vault_suffix: str = VAULT_SUFFIX  # differs in sovereign clouds
+    vault_url: Mapping[str, str] = {}  # by vault name, where it is not https://{vault}.{vault_suffix}
+    ca_file: str | None = None
+
+
+class ContentSafety(_Section, Identity, frozen=True, kw_only=True):
+    """Azure AI Content Safety, for profiles that ask for it."""
+
+    endpoint: str
+    key: str | None = None  # reference, where there is no identity
+    deadline_ms: int = 1_500  # for everything one text needs, pieces and waiting included
+    max_concurrent: int = 32
+    max_waiting: int = 64  # more at once are told at once that it cannot answer
+    api_version: str = "2023-10-01"  # of text analysis
+    ca_file: str | None = None
 
 
 class Network(_Section, frozen=True, kw_only=True):
@@ -165,6 +228,7 @@ class Telemetry(_Section, frozen=True, kw_only=True):
     scrapers: tuple[str, ...] = ()  # networks that may read /metrics and the names in /readyz without a token
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     otlp_endpoint: str | None = None
+    appinsights: str | None = None  # reference to an Application Insights connection string
     sample: float = 0.05
 
 
@@ -186,6 +250,10 @@ class Settings(_Section, frozen=True, kw_only=True):
     keys: Keys = Keys()
     limits: Limits = Limits()
     inspection: InspectionSettings = InspectionSettings()
+    directory: Directory | None = None
+    secrets: Secrets = Secrets()
+    content_safety: ContentSafety | None = None
+    audit_sinks: tuple[AuditSink, ...] = ()
     network: Network = Network()
     telemetry: Telemetry = Telemetry()
     prices: Mapping[str, Price] = {}
@@ -198,13 +266,23 @@ _SINGLE: dict[str, type[_Section]] = {
     "keys": Keys,
     "limits": Limits,
     "inspection": InspectionSettings,
+    "directory": Directory,
+    "secrets": Secrets,
+    "content_safety": ContentSafety,
     "network": Network,
     "telemetry": Telemetry,
 }
-_MANY: dict[str, type[_Section]] = {"issuers": Issuer, "tenants": Tenant, "backends": Backend, "routes": Route}
+_MANY: dict[str, type[_Section]] = {
+    "issuers": Issuer,
+    "tenants": Tenant,
+    "backends": Backend,
+    "routes": Route,
+    "audit_sinks": AuditSink,
+}
 _REQUIRED = ("policies", "audit", "issuers", "tenants", "backends", "routes")
+_ISSUER_DEFAULTS = {f.name: f.default for f in msgspec.structs.fields(Issuer)}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_REFERENCE = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+|keyvault:[A-Za-z0-9-]+/[A-Za-z0-9-]+(/[0-9a-f]+)?)")
+_TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 def is_loopback(host: str) -> bool:
@@ -314,9 +392,23 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
     made = _sections(loader, raw)
     if not loader.faults:
         _cross_check(loader, made)
+        _check_identities(loader, made, environ)
+        _check_sinks(loader, made, environ)
+        _check_secrets(loader, made, environ)
     if loader.faults:
         raise SettingsFaults(sorted(loader.faults, key=lambda f: f.line))
     return Settings(**made)
+
+
+def located(path: Path, message: str, section: str, key: str, item: int = 0) -> Fault:
+    """Return a fault found after loading, at the line where its key stands."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    loader = _Loader(str(path), text)
+    loader.fault(message, section, key, item)
+    return loader.faults[0]
 
 
 def _sections(loader: _Loader, raw: dict[str, Any]) -> dict[str, Any]:
@@ -363,7 +455,13 @@ def _cross_check(loader: _Loader, made: dict[str, Any]) -> None:
             loader.fault(f"issuer `{issuer.name}`: `issuer` is missing", "issuers", item=at)
         if not issuer.audiences:
             loader.fault(f"issuer `{issuer.name}`: `audiences` is empty", "issuers", "audiences", at)
+        if issuer.issuer and "|" in issuer.issuer:
+            loader.fault(f"issuer `{issuer.name}`: `issuer` must not hold `|`, which parts the ids of subjects", "issuers", "issuer", at)
+    _check_reference(loader, made.get("keys", Keys()).pepper, "keys", "pepper")
     limits: Limits = made.get("limits", Limits())
+    _check_reference(loader, limits.password, "limits", "password")
+    if limits.password is not None and limits.store != "redis":
+        loader.fault("[limits] `password` means nothing for store `memory`", "limits", "password")
     if limits.store == "redis" and not limits.url:
         loader.fault("[limits] store `redis` needs `url`", "limits", "store")
     for zone, networks in made.get("network", Network()).zones.items():
@@ -372,6 +470,84 @@ def _cross_check(loader: _Loader, made: dict[str, Any]) -> None:
                 ipaddress.ip_network(network)
             except ValueError:
                 loader.fault(f"zone `{zone}`: `{network}` is not a network", "network", zone)
+
+
+def _check_sinks(loader: _Loader, made: dict[str, Any], environ: Mapping[str, str]) -> None:
+    """Check where evidence goes beside the log, and where traces go."""
+    seen: set[str] = set()
+    for at, sink in enumerate(made["audit_sinks"]):
+        who = f"audit sink `{sink.name}`: "
+        if not _NAME.fullmatch(sink.name) or sink.name in seen:
+            loader.fault(f"{who}its name must be letters, digits, `.`, `_`, `-` and stand once", "audit_sinks", "name", at)
+        seen.add(sink.name)
+        for key, message in (*sink_faults(sink, made["audit"].directory), *identity_faults(sink, environ)):
+            loader.fault(f"{who}{message}", "audit_sinks", key, at)
+        for key in ("connection", "client_secret", "client_certificate"):
+            _check_reference(loader, getattr(sink, key), "audit_sinks", key, at)
+    telemetry: Telemetry = made.get("telemetry", Telemetry())
+    _check_reference(loader, telemetry.appinsights, "telemetry", "appinsights")
+    if telemetry.appinsights is not None and not has("azure.monitor.opentelemetry.exporter"):
+        extra = "pip install 'secure-inference-gateway[appinsights]'"
+        loader.fault(f"`telemetry.appinsights`: the appinsights extra is not installed: {extra}", "telemetry", "appinsights")
+
+
+def _check_secrets(loader: _Loader, made: dict[str, Any], environ: Mapping[str, str]) -> None:
+    """Check who opens the vaults that references name, and who judges texts in the cloud."""
+    for key, message in secrets_faults(made.get("secrets"), references(made), environ):
+        loader.fault(f"[secrets] {message}", "secrets", key)
+    for key, message in content_safety_faults(made.get("content_safety"), environ):
+        loader.fault(f"[content_safety] {message}", "content_safety", key)
+    for section in ("secrets", "content_safety"):
+        for key in ("key", "client_secret", "client_certificate"):
+            _check_reference(loader, getattr(made.get(section), key, None), section, key)
+
+
+def _check_identities(loader: _Loader, made: dict[str, Any], environ: Mapping[str, str]) -> None:
+    """Check what concerns Entra ID: the identities the gateway shows, and the rules for callers that come from there."""
+    directories: set[str] = {d for issuer in made["issuers"] if issuer.type == "entra" for d in issuer.directories}
+    shown = [("backends", at, f"backend `{b.name}`: ", b) for at, b in enumerate(made["backends"])]
+    directory: Directory | None = made.get("directory")
+    if directory is not None:
+        shown.append(("directory", 0, "[directory] ", directory))
+        if directory.identity in (None, "on_behalf_of"):
+            loader.fault("[directory] needs an `identity` of the gateway's own to ask with", "directory", "identity")
+        if fault := origin_fault("/".join(directory.url.split("/")[:3])):
+            loader.fault(f"[directory] the host of `url` {fault}", "directory", "url")
+    for section, at, who, item in shown:
+        for key, message in identity_faults(item, environ):
+            loader.fault(f"{who}{message}", section, key, at)
+        _check_reference(loader, item.client_secret, section, "client_secret", at)
+        _check_reference(loader, item.client_certificate, section, "client_certificate", at)
+        if item.identity is not None and getattr(item, "credential", None) is not None:
+            loader.fault(f"{who}`credential` and `identity` exclude each other", section, "identity", at)
+        if item.identity == "on_behalf_of" and item.identity_tenant and item.identity_tenant not in directories:
+            loader.fault(f"{who}no Entra issuer trusts `identity_tenant`: there is nobody to speak for", section, "identity_tenant", at)
+    for at, issuer in enumerate(made["issuers"]):
+        _check_entra(loader, issuer, at, directory)
+
+
+def _check_entra(loader: _Loader, issuer: Issuer, at: int, directory: Directory | None) -> None:
+    who = f"issuer `{issuer.name}`: "
+    for tenant in issuer.directories:
+        if not GUID.fullmatch(tenant):
+            loader.fault(f"{who}`{tenant}` must be a directory id: a lower-case GUID, never `common`", "issuers", "directories", at)
+        if tenant == PERSONAL_ACCOUNTS:
+            loader.fault(f"{who}the directory of personal accounts cannot be trusted: anyone is in it", "issuers", "directories", at)
+    for application in issuer.applications if issuer.type == "entra" else ():
+        if not GUID.fullmatch(application):
+            loader.fault(f"{who}application `{application}` must be a client id, a lower-case GUID", "issuers", "applications", at)
+    if issuer.applications and issuer.type == "kubernetes":
+        loader.fault(f"{who}service accounts have no calling application", "issuers", "applications", at)
+    if issuer.type != "entra":
+        for key in ("guests", "groups_overage", "authority", "sts_authority"):
+            if getattr(issuer, key) != _ISSUER_DEFAULTS[key]:
+                loader.fault(f"{who}`{key}` is for Entra issuers", "issuers", key, at)
+        return
+    for key in ("authority", "sts_authority"):
+        if fault := origin_fault(getattr(issuer, key)):
+            loader.fault(f"{who}`{key}` {fault}", "issuers", key, at)
+    if issuer.groups_overage == "resolve" and directory is None:
+        loader.fault(f"{who}groups_overage `resolve` needs [directory], which says whom to ask", "issuers", "groups_overage", at)
 
 
 def _check_names(loader: _Loader, made: dict[str, Any]) -> None:
@@ -396,6 +572,9 @@ def _check_names(loader: _Loader, made: dict[str, Any]) -> None:
             loader.fault(f"[[{section}]] is empty: nobody could be served", section)
     issuers = {i.name for i in made["issuers"]}
     for at, tenant in enumerate(made["tenants"]):
+        # SECURITY: `|` and `/` part the ids of subjects in policies and roles; a tenant that held one could look like another.
+        if not _TENANT.fullmatch(tenant.id):
+            loader.fault(f"tenant `{tenant.id}`: `id` must be lower-case letters, digits, `-`, `_`", "tenants", "id", at)
         if tenant.issuer is not None and tenant.issuer not in issuers:
             loader.fault(f"tenant `{tenant.id}` names the unknown issuer `{tenant.issuer}`", "tenants", "issuer", at)
 
@@ -414,5 +593,5 @@ def _check_server(loader: _Loader, server: Server) -> None:
 
 
 def _check_reference(loader: _Loader, reference: str | None, section: str, key: str, item: int = 0) -> None:
-    if reference is not None and not _REFERENCE.fullmatch(reference):
-        loader.fault(f"`{section}.{key}` must be a reference: env:NAME, file:/path or keyvault:vault/secret", section, key, item)
+    if reference is not None and (fault := reference_fault(reference)):
+        loader.fault(f"`{section}.{key}` {fault}", section, key, item)

@@ -1,14 +1,13 @@
 """How does a streamed answer reach the client: event by event, behind the guards of its channels?
 
-Each received event keeps its place: it leaves when every text in it has been committed by its channel's guard, so indices and
-sizes stay as the backend made them. Events that come within `GATHER_S` of each other are judged and written together. On any
-failure what the guards still hold is dropped, never flushed.
+Events that come within `GATHER_S` of each other are judged and written together; `gateway.stream_events` says where each keeps its place,
+`gateway.stream_together` what is read over several channels. On any failure what the guards still hold is dropped, never flushed.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -17,79 +16,25 @@ from gateway.content import verdicts
 from gateway.content.inspect import Scope
 from gateway.content.review import review
 from gateway.content.rules import Rules
-from gateway.content.stream import Blocked, Findings, Piece, Readings, StreamGuard
+from gateway.content.seam import BORDER
+from gateway.content.stream import ASYNC_BOUND, Blocked, Findings, Piece, Readings, StreamGuard, behind, releasing
 from gateway.evidence import Direction, Role, ScreenedRequest, Segment, StreamMode, Use
 from gateway.exchange import Exchange
 from gateway.house import House
 from gateway.outcome import Headers, Outcome, Sink, answer_id, call_id, reported
 from gateway.ports import InspectorUnavailable, UpstreamError
 from gateway.schema import chunks
+from gateway.stream_events import SPLIT_AT, Channel, Held, Plain, Slot, Waiting
+from gateway.stream_together import Together
 from gateway.upstream.answer import Answer
 from gateway.upstream.sse import SseParser
 
-MAX_EVENTS_HELD = 100_000
 CHARS_PER_TOKEN = 6  # no tokenizer in use yields longer tokens on average: a stream over ceiling x 6 has broken its limit
 MAX_CHANNELS = 256
 GATHER_S = 0.03  # a reader sees no difference, a core half the work
-SPLIT_AT = 64  # code points: a larger event whose head is committed is not kept waiting for its last word
 
 
-class _Held:
-    """A received event that waits for its texts: per slot the code points still uncommitted and what stands in their place."""
-
-    __slots__ = ("chunk", "left", "out", "slots", "took")
-
-    def __init__(self, chunk: chunks.Chunk) -> None:
-        self.chunk = chunk
-        self.slots = [(text.choice, text.channel) for text in chunk.texts]
-        self.left = [len(text.text) for text in chunk.texts]
-        self.out: list[list[str]] = [[] for _ in chunk.texts]
-        self.took = 0
-
-    def take_text(self) -> list[chunks.ChannelText]:
-        """Hand over what has been committed so far."""
-        given = [chunks.ChannelText(*slot, "".join(parts)) for slot, parts in zip(self.slots, self.out, strict=True) if any(parts)]
-        for parts in self.out:
-            parts.clear()
-        self.took = 0
-        return given
-
-
-class _Slot:
-    """One text of a received event that holds more than a piece of content."""
-
-    __slots__ = ("at", "held")
-
-    def __init__(self, held: _Held, at: int) -> None:
-        self.held = held
-        self.at = at
-
-
-class _Plain:
-    """A received event that holds a piece of content and nothing else, as nearly all do: what is written is known but for the text."""
-
-    __slots__ = ("given", "left", "mould", "took")
-
-    def __init__(self, mould: chunks.Mould, length: int) -> None:
-        self.mould = mould
-        self.left = length  # code points still uncommitted
-        self.given = ""  # what stands in place of those that are
-        self.took = 0
-
-
-class _Channel:
-    """One guarded text of the stream with the events that wait on it, in order."""
-
-    __slots__ = ("fresh", "guard", "mould", "queue")
-
-    def __init__(self, guard: StreamGuard) -> None:
-        self.guard = guard
-        self.fresh: list[str] = []
-        self.queue: deque[_Plain | _Slot] = deque()
-        self.mould: chunks.Mould | None = None
-
-
-class Stream:
+class Stream(Waiting):
     """Pours one event stream."""
 
     def __init__(
@@ -104,19 +49,25 @@ class Stream:
         self._outcome = outcome
         self._operation = prompt.valid.permit.asked.operation
         self._model = prompt.valid.permit.asked.model
-        self._mode = prompt.valid.permit.obligations.stream_mode
+        # SECURITY: what a remote moderator judges is held until its verdict, whatever a policy asks for.
+        self._mode = StreamMode.STRICT if rules.outbound.cloud is not None else prompt.valid.permit.obligations.stream_mode
+        self._degraded = False
         self._findings = Findings()
-        self._channels: dict[tuple[int, str], _Channel] = {}
+        self._channels: dict[tuple[int, str], Channel] = {}
+        self._waiting: dict[int, str] = {}  # choices that ended while others had hardly begun, with their finish reasons
         self._parser = SseParser()
         self._chars = 0
         self._held = 0
         self._finished: set[int] = set()
         self._template: chunks.Chunk | None = None  # what events of our own are like, once the backend has sent one
         self._ended = False
+        self._named = ""  # how the stream ends, once its last byte is written
         inspectors = house.inspection.inspectors
         self._readings = Readings(
             inspectors.views, inspectors.smuggling, inspectors.language, lambda text: inspectors.moderator.score(text, Role.ASSISTANT)
         )
+        self._together = Together(rules.outbound, inspectors, self._readings, self._findings)
+        self._include_usage = prompt.valid.include_usage
         asked = prompt.valid.body
         prompts = asked.get("prompt")
         self._id = answer_id(exchange)
@@ -154,20 +105,24 @@ class Stream:
                 self._parser.finish()  # a fault behind the last whole event
                 raise UpstreamError("body", "the stream ended without [DONE]")
             await self._sink.end()
+            self._outcome.name = self._named  # CRASH before this: it was not all handed over, so it did not end so
         finally:
             for channel in self._channels.values():
                 channel.guard.drop()
+                channel.forget()
+            self._exchange.stream_mode = self._mode.value
+            self._exchange.released_chars = sum(channel.guard.released for channel in self._channels.values())
             self._outcome.output_chars = self._chars
             self._outcome.counted_output = self._chars // 4 + 1
-            self._outcome.verdict = verdicts.verdict(self._findings, self._house.inspection.names)
+            self._outcome.verdict = verdicts.verdict(self._findings, self._house.inspection.names, degraded=self._degraded)
 
     def _over(self) -> bool:
         return self._ended
 
     async def _send(self, out: list[bytes]) -> None:
         data = b"".join(out)
-        self._outcome.digest.update(data)
         await self._sink.write(data)
+        self._outcome.digest.update(data)  # after it was handed over: the record stands for what was sent
 
     async def _take(self, data: bytes, out: list[bytes]) -> None:
         if data == b"[DONE]":
@@ -193,15 +148,37 @@ class Stream:
             for choice in chunk.body.choices:  # an end leaves only after everything before it was judged
                 if choice.index in ends:
                     choice.finish_reason = None
-            self._hold(chunk)
+            await self._hold(chunk, out)
         if ends or not chunk.texts:
             await self._flush(out)
+        if self._choices > 1 and (ends or self._waiting):
+            await self._end_together(chunk, ends, out)
+            return
         for index in ends:
             await self._finish(index, out)
         if chunk.texts and ends:
             out += [self._event(chunks.closing(chunk, [index], reason)) for index, reason in ends.items()]
         elif not chunk.texts and chunk.body.choices and not chunk.is_idle:
             out.append(self._event(chunk))
+
+    async def _end_together(self, chunk: chunks.Chunk, ends: Mapping[int, str], out: list[bytes]) -> None:
+        """End choices once every other has ended or shown its first words: a client that prints them in turn joins their ends."""
+        self._waiting.update(ends)
+        if not chunk.texts:
+            for choice in chunk.body.choices:
+                choice.finish_reason = None
+            if not chunk.is_idle:
+                out.append(self._event(chunk))
+        for index in range(self._choices):
+            if index not in self._waiting and index not in self._finished and not self._together.begun(index):
+                return
+        await self._end_waiting(out)
+
+    async def _end_waiting(self, out: list[bytes]) -> None:
+        for index, reason in sorted(self._waiting.items()):
+            await self._finish(index, out)
+            out.append(self._event(chunks.closing(self._like, [index], reason)))
+        self._waiting.clear()
 
     async def _take_plain(self, choice: int, text: str, out: list[bytes]) -> None:
         if choice >= self._choices:
@@ -213,15 +190,12 @@ class Stream:
         channel = self._channel(choice, chunks.CONTENT)
         if channel.mould is None:
             channel.mould = chunks.Mould(self._like, choice, include_usage=self._prompt.valid.include_usage)
+        if channel.watched:
+            await self._join(choice, channel, text, out)
         self._note_held()
-        channel.queue.append(_Plain(channel.mould, size))
+        channel.queue.append(Plain(channel.mould, size))
         channel.fresh.append(text)
         self._chars += size
-
-    def _note_held(self) -> None:
-        self._held += 1
-        if self._held > MAX_EVENTS_HELD:
-            raise UpstreamError("protocol", "too many events held")
 
     def _mint(self, chunk: chunks.Chunk) -> None:
         """Put our own ids, time and nothing else where the backend could have written anything."""
@@ -234,46 +208,101 @@ class Stream:
                 if isinstance(call.id, str):
                     call.id = call_id(self._id, choice.index, call.index)
 
-    def _event(self, chunk: chunks.Chunk) -> bytes:
-        return b"data: " + chunks.render(chunk, include_usage=self._prompt.valid.include_usage) + b"\n\n"
-
-    def _hold(self, chunk: chunks.Chunk) -> None:
-        held = _Held(chunk)
+    async def _hold(self, chunk: chunks.Chunk, out: list[bytes]) -> None:
+        held = Held(chunk)
         self._note_held()
         for slot, text in enumerate(chunk.texts):
             channel = self._channel(text.choice, text.channel)
-            channel.queue.append(_Slot(held, slot))
+            if channel.watched:
+                await self._join(text.choice, channel, text.text, out)
+            channel.queue.append(Slot(held, slot))
             channel.fresh.append(text.text)
             self._chars += len(text.text)
 
     async def _flush(self, out: list[bytes]) -> None:
         """Give each guard what arrived for it since the last time: events that came together are judged together."""
+        if self._together.open:
+            self._together.read()
         for channel in self._channels.values():
-            if channel.fresh:
+            if channel.fresh or channel.stirred:
                 text = "".join(channel.fresh)
                 channel.fresh.clear()
+                channel.stirred = False
+                if len(channel.head) < BORDER:
+                    channel.head += text[: BORDER - len(channel.head)]
                 await self._feed(channel, text, out)
 
-    def _channel(self, choice: int, name: str) -> _Channel:
+    async def _join(self, choice: int, channel: Channel, text: str, out: list[bytes]) -> None:
+        """Let text that follows another channel's be read together with it."""
+        if not self._together.speaks(choice, channel):
+            await self._flush(out)
+            self._together.change(choice, channel)
+        self._together.take(choice, channel, text)
+
+    def _channel(self, choice: int, name: str) -> Channel:
         channel = self._channels.get((choice, name))
         if channel is None:
             if len(self._channels) >= MAX_CHANNELS or choice in self._finished:
                 raise UpstreamError("protocol", "unexpected channel")
             arguments = name.endswith(":arguments")
-            session = self._house.inspection.inspectors.moderator.open(Role.ASSISTANT)
-            guard = StreamGuard(
-                self._rules.outbound,
-                [self._house.inspection.inspectors.scanner],
-                session,
-                None if arguments else self._prompt.restorer,
-                self._findings,
-                mode=StreamMode.STRICT if arguments else self._mode,
-                readings=None if arguments else self._readings,
-            )
-            channel = self._channels[(choice, name)] = _Channel(guard)
+            if self._mode is StreamMode.ASYNC and not arguments:
+                channel = self._at_once(name)
+            else:
+                channel = Channel(name, self._guard(name, StreamMode.STRICT if arguments else self._mode), None)
+            self._channels[(choice, name)] = channel
+            if name in chunks.PROSE:
+                self._together.add(choice, channel)
         return channel
 
-    async def _feed(self, channel: _Channel, text: str, out: list[bytes]) -> None:
+    def _guard(self, name: str, mode: StreamMode) -> StreamGuard:
+        arguments = name.endswith(":arguments")
+        inspectors = self._house.inspection.inspectors
+        return StreamGuard(
+            self._rules.outbound,
+            [inspectors.scanner],
+            inspectors.moderator.open(Role.ASSISTANT),
+            None if arguments else self._prompt.restorer,
+            self._findings,
+            mode=mode,
+            readings=None if arguments else self._readings,
+            label=name.endswith(":name"),
+        )
+
+    def _at_once(self, name: str) -> Channel:
+        """Return a channel whose text leaves before it is judged. See the theory of operation of `gateway.content.stream`."""
+        inspectors = self._house.inspection.inspectors
+        rules = self._rules.outbound
+        secrets = [inspectors.secrets or inspectors.scanner]
+        first = StreamGuard(
+            releasing(rules), secrets, None, self._prompt.restorer, self._findings, mode=StreamMode.WINDOW, label=name.endswith(":name")
+        )
+        session = inspectors.moderator.open(Role.ASSISTANT)
+        second = StreamGuard(
+            behind(rules), [inspectors.scanner], session, None, self._findings, mode=StreamMode.WINDOW, readings=self._readings, unseen=True
+        )
+        return Channel(name, first, second)
+
+    async def _judge_behind(self, channel: Channel, judge: StreamGuard, text: str, *, final: bool = False) -> None:
+        """Let the second guard read on; names are looked for while the text leaves. Raises `Blocked`."""
+        judge.feed(text)
+        while True:
+            if channel.asked is None:
+                wanted = judge.ner_request(final=final)
+                if wanted is None:
+                    break
+                channel.asked = asyncio.ensure_future(self._names(wanted[0])), wanted[1]
+            task, offset = channel.asked
+            if not (final or task.done() or judge.held > ASYNC_BOUND):
+                break
+            channel.asked = None
+            judge.ner_result(await task, offset)
+        if final:
+            judge.finish()
+        channel.guard.hold(judge.released + ASYNC_BOUND)
+
+    async def _feed(self, channel: Channel, text: str, out: list[bytes]) -> None:
+        if channel.behind is not None:
+            await self._judge_behind(channel, channel.behind, text)
         self._place(channel, channel.guard.feed(text), out)
         wanted = channel.guard.ner_request()
         if wanted is not None:
@@ -283,107 +312,70 @@ class Stream:
         ner = self._house.inspection.inspectors.ner
         if ner is None:
             raise InspectorUnavailable("no names detector is configured")
-        return (await ner.detect([text], self._house.mono_s() + self._rules.outbound.deadline_s))[0]
-
-    def _place(self, channel: _Channel, pieces: Sequence[Piece], out: list[bytes]) -> None:
-        """Give committed text to the events it came from; let go every event that is complete."""
-        queue = channel.queue
-        for piece in pieces:
-            length, text = piece.length, piece.text
-            verbatim = len(text) == length  # else a replacement, which the first of its events bears whole
-            at = 0
-            while length and queue:
-                event = queue[0]
-                left = event.left if isinstance(event, _Plain) else event.held.left[event.at]
-                take = left if left < length else length
-                if verbatim:
-                    given = text[at : at + take]
-                else:
-                    given, text = text, ""
-                at += take
-                length -= take
-                self._give(event, take, given, out)
-                if take == left:
-                    queue.popleft()
-        if queue:
-            self._split(queue[0], out)
-
-    def _give(self, event: _Plain | _Slot, take: int, given: str, out: list[bytes]) -> None:
-        """Note that `take` code points of an event are committed and become `given`; write it once it is whole."""
-        if isinstance(event, _Plain):
-            event.left -= take
-            event.took += take
-            if event.given:
-                given = event.given + given
-            if event.left:
-                event.given = given
-                return
-            self._held -= 1
-            if given:
-                out.append(event.mould.event(given))
-            return
-        held = event.held
-        held.out[event.at].append(given)
-        held.left[event.at] -= take
-        held.took += take
-        if not any(held.left):
-            self._release(held, out)
-
-    def _split(self, event: _Plain | _Slot, out: list[bytes]) -> None:
-        """Write the committed head of a large event."""
-        if isinstance(event, _Plain):
-            if event.took >= SPLIT_AT and event.given:
-                out.append(event.mould.event(event.given))
-                event.given = ""
-                event.took = 0
-            return
-        held = event.held
-        if held.took >= SPLIT_AT and len(held.left) == 1:
-            chunks.substitute(held.chunk, held.take_text())
-            out.append(self._event(held.chunk))
-
-    def _release(self, held: _Held, out: list[bytes]) -> None:
-        self._held -= 1
-        chunks.substitute(held.chunk, held.take_text())
-        if not held.chunk.is_idle:
-            out.append(self._event(held.chunk))
+        return (await ner.detect([text], self._deadline_s()))[0]
 
     async def _finish(self, choice: int, out: list[bytes]) -> None:
         """Judge and release what the channels of a choice still hold."""
+        if self._together.open:
+            self._together.read(choice)
+        borders = self._together.borders(choice)
+        if borders:
+            windows = [window for _, _, window in borders]
+            found, _ = await self._house.inspection.findings(windows, self._rules, Direction.OUTBOUND, self._scope(), self._deadline_s())
+            self._together.judge(borders, found)
         self._finished.add(choice)
         for (owner, name), channel in self._channels.items():
             if owner != choice:
                 continue
             if name.endswith(":arguments") and channel.queue:
-                await self._finish_arguments(channel, out)
+                await self._finish_whole(channel, out, Use.ARGUMENTS)
                 continue
+            if self._rules.outbound.cloud is not None and channel.queue:
+                await self._finish_whole(channel, out, Use.CONTENT)
+                continue
+            if channel.behind is not None:
+                await self._judge_behind(channel, channel.behind, "", final=True)
             wanted = channel.guard.ner_request(final=True)
             if wanted is not None:
                 channel.guard.ner_result(await self._names(wanted[0]), wanted[1], final=True)
             self._place(channel, channel.guard.finish(), out)
 
-    async def _finish_arguments(self, channel: _Channel, out: list[bytes]) -> None:
-        """Judge a tool call's arguments as the JSON document they are; they stay valid JSON, and no pseudonym is restored."""
+    def _scope(self) -> Scope:
+        subject = self._prompt.valid.permit.subject
+        return Scope(subject.tenant, subject.subject_id.encode())
+
+    def _deadline_s(self) -> float:
+        return self._house.mono_s() + self._rules.outbound.deadline_s
+
+    async def _finish_whole(self, channel: Channel, out: list[bytes], use: Use) -> None:
+        """Judge all that a channel received at once: text for a remote moderator, or a tool call's arguments as the JSON they are.
+
+        Arguments stay valid JSON, and no pseudonym is restored in them.
+        """
+        length = channel.guard.held
         text = channel.guard.take()
-        scope = Scope(self._prompt.valid.permit.subject.tenant, self._prompt.valid.permit.subject.subject_id.encode())
-        deadline_s = self._house.mono_s() + self._rules.outbound.deadline_s
-        segment = Segment(("arguments",), text, Role.ASSISTANT, Use.ARGUMENTS)
+        segment = Segment((use.value,), text, Role.ASSISTANT, use)
         result = await review(
-            self._house.inspection, [segment], self._rules, Direction.OUTBOUND, scope, deadline_s, None, self._findings
+            self._house.inspection, [segment], self._rules, Direction.OUTBOUND, self._scope(), self._deadline_s(), None, self._findings
         )
+        self._degraded |= result.degraded
         if result.blocked:
             raise Blocked(result.blocked)
-        self._place(channel, [Piece(len(text), result.texts.get(0, text))], out)
+        given = result.texts.get(0, text)
+        if use is Use.CONTENT and self._prompt.restorer is not None:
+            given = self._prompt.restorer.restore(given)
+        self._place(channel, [Piece(length, given)], out)
 
     async def _done(self, name: str, out: list[bytes]) -> None:
         await self._flush(out)
+        await self._end_waiting(out)
         for choice in {choice for choice, _ in self._channels} - self._finished:
             await self._finish(choice, out)
         self._end(name, out)
 
     def _end(self, name: str, out: list[bytes]) -> None:
         self._ended = True
-        self._outcome.name = name
+        self._named = name
         valid = self._prompt.valid
         if valid.include_usage and self._template is not None:
             given = self._outcome.reported or (valid.input_tokens, self._chars // 4 + 1)
@@ -393,6 +385,7 @@ class Stream:
     async def _cut(self, out: list[bytes]) -> None:
         """End a stream that broke its ceiling, as if the model had reached its length."""
         await self._flush(out)
+        await self._end_waiting(out)
         for choice in {choice for choice, _ in self._channels} - self._finished:
             await self._finish(choice, out)
             if self._template is not None:

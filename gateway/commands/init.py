@@ -32,7 +32,7 @@ origin = "gateway.example/gateway-0"
 store = "memory"               # several replicas: store = "redis", url = "rediss://...", replicas = 3
 
 [inspection]
-ner = true                     # needs the ner extra
+ner = true                     # names of people and places; needs requirements-ner.lock
 
 [[issuers]]
 name = "entra"

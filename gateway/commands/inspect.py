@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from gateway.assembly import local_inspection
 from gateway.content.inspect import Scope
 from gateway.content.review import review
@@ -44,6 +46,10 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     text = sys.stdin.read() if arguments.text == "-" else arguments.text
     rules = compile_rules(policies.profile(name), policies.digest, ner_enabled=False)
+    if rules.inbound.cloud is not None or rules.outbound.cloud is not None:
+        print(f"profile {name} asks Azure AI Content Safety: here the local inspectors alone are asked", file=sys.stderr)
+        inbound, outbound = (msgspec.structs.replace(side, cloud=None) for side in (rules.inbound, rules.outbound))
+        rules = msgspec.structs.replace(rules, inbound=inbound, outbound=outbound)
     seen = asyncio.run(_look(text, rules, Role(arguments.role), Direction.OUTBOUND if arguments.outbound else Direction.INBOUND))
     if arguments.json:
         print(json.dumps(seen))

@@ -15,6 +15,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from gateway.refusals import Refusal
+
 _HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "x-content-type-options": "nosniff",
@@ -28,7 +30,7 @@ _STYLE = (
 )
 
 Status = Callable[[], Mapping[str, Any]]
-Permitted = Callable[[Request, str], Awaitable[bool]]
+Objection = Callable[[Request, str], Awaitable[Refusal | None]]
 
 
 def page(status: Mapping[str, Any]) -> str:
@@ -48,13 +50,21 @@ def page(status: Mapping[str, Any]) -> str:
     )
 
 
-def control_app(status: Status, permitted: Permitted) -> Starlette:
+def refused(refusal: Refusal) -> Response:
+    """Return the answer to who may not: 401 says to authenticate (again, more strongly), 403 that it would not help."""
+    headers = dict(_HEADERS)
+    if refusal.kind.status == 401:
+        headers["www-authenticate"] = refusal.challenge or "Bearer"
+    body = {"error": {"message": refusal.message, "type": refusal.kind.type, "code": refusal.kind.code}}
+    return Response(msgspec.json.encode(body), refusal.kind.status, headers, media_type="application/json")
+
+
+def control_app(status: Status, objection: Objection) -> Starlette:
     """Return the control application: `/` for people, `/api/status` for programs. Both need a permitted token."""
 
     async def show(request: Request) -> Response:
-        if not await permitted(request, "status:read"):
-            body = msgspec.json.encode({"error": {"message": "a permitted token is required", "code": "invalid_token"}})
-            return Response(body, 401, {**_HEADERS, "www-authenticate": "Bearer"}, media_type="application/json")
+        if (no := await objection(request, "status:read")) is not None:
+            return refused(no)
         if request.scope["path"] == "/api/status":
             return Response(msgspec.json.encode(dict(status())), 200, _HEADERS, media_type="application/json")
         return HTMLResponse(page(status()), 200, _HEADERS)

@@ -27,8 +27,10 @@ class Blocklist:
 
     name = "blocklist"
 
-    def __init__(self, phrases: Iterable[str], version: str = "1") -> None:
+    def __init__(self, phrases: Iterable[str], version: str = "1", *, kind: str = "BLOCKLIST") -> None:
+        """`kind` is the entity type of what is found."""
         self.version = version
+        self._kind = kind
         self._phrases: set[tuple[str, ...]] = set()
         self._prefixes: set[tuple[str, ...]] = set()
         self._first: set[str] = set()
@@ -57,7 +59,7 @@ class Blocklist:
             begin = words[at][0]
             length = self._match(words, at) if begin >= start and words[at][2] in self._first else 0
             if length:
-                spans.append(Span(begin, words[at + length - 1][1], "BLOCKLIST", 1.0, self.name))
+                spans.append(Span(begin, words[at + length - 1][1], self._kind, 1.0, self.name))
             at += length or 1
         return spans
 

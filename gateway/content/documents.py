@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 Path = tuple[str | int, ...]
 MAX_DEPTH = 64
 MIN_NUMBER = 7  # digits from which a number may be an identifier
+MAX_PARTS = 19  # of a number that a list holds in pieces, and digits of it: a card has no more
 
 
 class KeyAt(str):
@@ -61,11 +62,24 @@ def strings(document: Any, path: Path = ()) -> list[tuple[Path, str]]:
     if isinstance(document, list):
         for index, child in enumerate(document):
             found += strings(child, (*path, index))
+        number = _number_in_parts(document)
+        if number:
+            found.append((path, number))  # after its parts: an edit of a part must find the list still there
     elif isinstance(document, dict):
         for key, child in document.items():
             found.append(((*path, KeyAt(key)), key))
             found += strings(child, (*path, key))
     return found
+
+
+def _number_in_parts(items: list[Any]) -> str:
+    """Return the digits of a list that is one number in parts, such as `[4111, 1111, 1111, 1111]`, with blanks between; else nothing."""
+    if not 2 <= len(items) <= MAX_PARTS:
+        return ""
+    parts = [str(item) for item in items if isinstance(item, (int, str)) and not isinstance(item, bool)]
+    if len(parts) < len(items) or not all(part.isascii() and part.isdigit() for part in parts):
+        return ""
+    return " ".join(parts) if MIN_NUMBER <= sum(map(len, parts)) <= MAX_PARTS else ""
 
 
 def replace(document: Any, path: Path, text: str) -> Any:

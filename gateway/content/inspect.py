@@ -16,10 +16,15 @@ from itertools import pairwise
 
 import msgspec
 
+from gateway.content.cascade import too_dear
+from gateway.content.doubts import doubtful, second_scores
 from gateway.content.pseudonyms import placeholder_ranges
+from gateway.content.remote import flagged, second_look
 from gateway.content.rules import NER_TYPES, Action, DirectionRules, Rules
+from gateway.content.second_opinion import Blend
+from gateway.content.union import united
 from gateway.evidence import Direction, Role, Segment, Span, Use
-from gateway.ports import InspectorUnavailable, Moderator, NerDetector, SpanDetector
+from gateway.ports import InspectorUnavailable, Moderator, NerDetector, RemoteModerator, SecondOpinion, SpanDetector
 
 STEP = 2_048  # code points scanned at once: a hostile one costs about 15 ms
 TURN_S = 0.004
@@ -59,12 +64,20 @@ class Inspectors(msgspec.Struct, frozen=True):
     views: Callable[[str], list[str]]
     smuggling: Callable[[str], frozenset[str]]
     language: Callable[[str], str]
+    remote: RemoteModerator | None = None
+    opinion: SecondOpinion | None = None  # asked where the moderator leaves doubt, with `blend`
+    blend: Blend | None = None
+    secrets: SpanDetector | None = None  # finds secrets alone: what is held back where nothing else is
 
     @property
     def names(self) -> tuple[str, ...]:
         names = [f"{self.scanner.name}@{self.scanner.version}", f"{self.moderator.name}@{self.moderator.version}"]
         if self.ner is not None:
             names.append(f"{self.ner.name}@{self.ner.version}")
+        if self.opinion is not None:
+            names.append(f"{self.opinion.name}@{self.opinion.version}")
+        if self.remote is not None:
+            names.append(f"{self.remote.name}@{self.remote.version}")
         return tuple(names)
 
 
@@ -124,14 +137,6 @@ class Scope(msgspec.Struct, frozen=True):
 
     tenant: str
     subject: bytes
-
-
-def _union(first: list[Span], names: Sequence[Span]) -> tuple[Span, ...]:
-    """Deterministic spans win over names; names fill the gaps. A checksum is better evidence than a tagger's guess."""
-    if not names:
-        return tuple(first)
-    kept = [n for n in names if not any(n.start < s.end and s.start < n.end for s in first)]
-    return tuple(sorted([*first, *kept]))
 
 
 def _is_window(segment: Segment) -> bool:
@@ -228,6 +233,8 @@ class Inspection:
         return base
 
     async def _inspect(self, segments: list[Segment], side: DirectionRules, deadline_s: float) -> list[Finding]:
+        if side.cloud is not None and too_dear(segments):
+            raise TooDear
         names: list[list[Span]] = [[] for _ in segments]
         degraded = False
         if side.ner:
@@ -243,11 +250,37 @@ class Inspection:
                     raise
                 degraded = True
         pace = Pace(deadline_s)
-        return [await self._one(s, n, side, degraded, pace) for s, n in zip(segments, names, strict=True)]
+        local = [await self._one(s, n, side, degraded, pace) for s, n in zip(segments, names, strict=True)]
+        if self.inspectors.opinion is not None and self.inspectors.blend is not None:
+            local = await self._reconsider(segments, local, side, self.inspectors.opinion, self.inspectors.blend, deadline_s)
+        if side.cloud is not None:
+            local = await second_look(self.inspectors, segments, local, side, side.cloud, deadline_s)
+        return [flagged(finding, side) for finding in local] if side.on_error is Action.RECORD else local
 
-    async def _scan(self, text: str, pace: Pace) -> list[Span]:
+    async def _reconsider(
+        self, segments: list[Segment], found: list[Finding], side: DirectionRules, opinion: SecondOpinion, blend: Blend, deadline_s: float
+    ) -> list[Finding]:
+        """Return the findings with a second model's word on those the moderator left in doubt."""
+        if not side.block_at and not side.record_at:
+            return found
+        first = [dict(finding.scores) for finding in found]
+        out = list(found)
+        try:
+            better = await second_scores(opinion, blend, self.inspectors.views, segments, first, deadline_s)
+        except InspectorUnavailable:
+            if side.on_error is Action.BLOCK:
+                raise
+            for at in doubtful(segments, first, blend):
+                out[at] = msgspec.structs.replace(found[at], degraded=True)
+            return out
+        for at, scores in better.items():
+            rounded = tuple((head, round(score, 4)) for head, score in scores.items())
+            noted, blocking = judged(found[at], scores, side, segments[at].role)
+            out[at] = msgspec.structs.replace(found[at], scores=rounded, noted=noted, blocking=blocking)
+        return out
+
+    async def _scan(self, scanner: SpanDetector, text: str, pace: Pace) -> list[Span]:
         """Scan a text of any length in steps, each exactly as the whole would be: the event loop is never held for long."""
-        scanner = self.inspectors.scanner
         if len(text) <= STEP:
             await pace.breathe()
             return scanner.scan(text)
@@ -291,11 +324,15 @@ class Inspection:
         if _is_window(segment):
             prose = text.replace(SEPARATOR, " ")
             text = text.replace(SEPARATOR, "")
-        scanned = await self._scan(text, pace)
+        scanned = await self._scan(self.inspectors.scanner, text, pace)
         if side.blocklist is not None:
-            scanned += side.blocklist.scan(text)
+            scanned += await self._scan(side.blocklist, text, pace)
         ours = placeholder_ranges(text)
-        spans = [s for s in _union(sorted(scanned), names) if not any(b <= s.start and s.end <= e for b, e in ours)]
+        spans = [
+            s
+            for s in united(sorted(scanned), names, text)
+            if not side.passes(s, text) and not any(b <= s.start and s.end <= e for b, e in ours)
+        ]
         scores: dict[str, float] = {}
         readings = self.inspectors.views(prose)
         for reading in readings:

@@ -1,6 +1,7 @@
 """Which language is this text in? Enough to keep an English model away from German, no more.
 
-Function words decide between languages of the Latin script, character ranges between scripts. Pure; looks at the first `SAMPLE` characters.
+Function words decide between languages of the Latin script, character ranges between scripts. Pure; looks at the first `SAMPLE`
+characters and at a bounded number of places after them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
 
+COVERED = ("en", "de", "fr", "es", "it", "nl", "pt")
 SAMPLE = 1_000
+PASSAGE = 400  # code points of a passage: enough function words to tell, few enough not to hide another language
+PLACES, PLACE = 12, 400  # of a long text, beside its beginning
 MIN_WORDS = 4  # fewer known words than two of so many say nothing
 _WORD = re.compile(r"(?<![\w.@/:&=%-])[^\W\d_]+(?:['\u2019][^\W\d_]+)?(?![\w@/=%]|\.\w)")  # no parts of addresses, links or code
 _BEYOND_LATIN = re.compile("[\u0370-\U0002ffff]")
@@ -99,8 +103,26 @@ _SCRIPTS = (
 
 
 def language(text: str) -> str:
-    """Return "en", "de", "fr", "es", "it", "nl" or "pt"; "other:latin" or "other:<script>"; "und" when there is too little to tell."""
-    sample = text[:SAMPLE]
+    """Return "en", "de", "fr", "es", "it", "nl" or "pt"; "other:latin" or "other:<script>"; "und" when there is too little to tell.
+
+    SECURITY: of a long text several places are looked at, and one of them in a language of none of the seven makes all of it foreign:
+    else an English beginning would carry anything past the models that read English.
+    """
+    found = _language(text[:SAMPLE])
+    if len(text) <= SAMPLE or found.startswith("other:"):
+        return found
+    step = max(PLACE, (len(text) - SAMPLE) // PLACES)
+    for at in range(SAMPLE, len(text), step):
+        other = _language(text[at : at + PLACE], guess=False)
+        if other.startswith("other:"):
+            return other
+        if found == "und":
+            found = other
+    return found
+
+
+def _language(sample: str, *, guess: bool = True) -> str:
+    """`guess`: take many words of which none is known for a language of none of the seven; lists of nouns have none either."""
     if not sample.isascii():
         script = _script(sample)
         if script != "latin":
@@ -120,9 +142,44 @@ def language(text: str) -> str:
     ranked = sorted(scores, key=lambda code: -scores[code])
     best, second = scores[ranked[0]], scores[ranked[1]]
     if best < 2.0 or best < 0.05 * len(words):
-        # A list of nouns has no function words in any language; letters no covered language has are evidence, their absence is not.
-        return "other:latin" if len(words) >= 40 and not sample.isascii() else "und"
+        return "other:latin" if guess and len(words) >= 40 and not sample.isascii() else "und"
     return ranked[0] if best >= 1.25 * second else "und"
+
+
+def passages(text: str) -> list[tuple[int, int, str]]:
+    """Return (start, end, language) of consecutive stretches that together are the whole text; neighbours of one language are one.
+
+    A stretch too short to tell gets the language of the text if that is covered, else "und".
+    """
+    if len(text) <= PASSAGE:
+        return [(0, len(text), _language(text, guess=False))] if text else []
+    whole = language(text)
+    if whole not in COVERED:
+        whole = "und"
+    out: list[tuple[int, int, str]] = []
+    at = 0
+    while at < len(text):
+        end = _border(text, at)
+        code = _language(text[at:end], guess=False)
+        code = whole if code == "und" else code
+        if out and out[-1][2] == code:
+            out[-1] = (out[-1][0], end, code)
+        else:
+            out.append((at, end, code))
+        at = end
+    return out
+
+
+def _border(text: str, at: int) -> int:
+    """Return where a passage from `at` ends: after a line or sentence if one ends in its second half, else at a blank."""
+    limit = at + PASSAGE
+    if limit >= len(text):
+        return len(text)
+    for mark in ("\n", ". ", "! ", "? ", " "):
+        found = text.rfind(mark, at + PASSAGE // 2, limit)
+        if found > 0:
+            return found + len(mark)
+    return limit
 
 
 def _script(sample: str) -> str:

@@ -13,6 +13,8 @@ import msgspec
 
 from gateway.content import documents
 from gateway.content.inspect import MIN_LANGUAGE_LETTERS, Clean, Finding, Inspection, Scope, borders, prose_offsets
+from gateway.content.joined import Joined, completed, join
+from gateway.content.neighbours import orders
 from gateway.content.pseudonyms import Pseudonyms
 from gateway.content.rules import Action, DirectionRules, Rules
 from gateway.content.stream import Findings
@@ -103,19 +105,80 @@ async def _review(
     plain = [u.segment for u in units]
     # Strings of one document are no neighbours in prose: nobody reads them one after the other.
     prose = [u.segment if u.document_path is None else Segment((), u.segment.text, u.segment.role, Use.ARGUMENTS) for u in units]
-    windows = borders(prose)
-    found, cached = await inspection.findings([*plain, *(w for _, w in windows)], rules, direction, scope, deadline_s)
+    ways = [[prose[at] for at in order] for order in orders(prose, direction)]
+    windows = [borders(way) for way in ways]
+    flat = [window for way in windows for _, window in way]
+    joins = _joins(units)
+    found, cached = await inspection.findings([*plain, *flat, *(j.segment for j in joins)], rules, direction, scope, deadline_s)
+    alone = [f.spans for f in found[: len(units)]]
+    together = [done for j, f in zip(joins, found[len(units) + len(flat) :], strict=True) for done in completed(j, f, alone)]
+    found = found[: len(units) + len(flat)]
     result = Review({}, [], None, cached, any(f.degraded for f in found))
     _judge(result, units, found, side, findings)
     _judge_windows(result, found[len(units) :], side, findings)
     _judge_scattered(result, prose, side, inspection, findings)
-    if result.blocked or not any(f.spans for f in found):
+    together = _judge_joined(result, units, together, side, findings)
+    if result.blocked or not (together or any(f.spans for f in found)):
         return result, not result.blocked and not result.degraded
     spans = [list(f.spans) for f in found[: len(units)]]
-    _add_crossing(spans, prose, windows, found[len(units) :])
+    at = len(units)
+    for order, way, own in zip(orders(prose, direction), ways, windows, strict=True):
+        _add_crossing([spans[index] for index in order], way, own, found[at : at + len(own)])
+        at += len(own)
     if spans:
         _rewrite(result, units, parsed, spans, side, pseudonyms, findings)
+    for type_, touched in together:
+        _replace_joined(result, [units[index] for index in touched], parsed, type_)
     return result, False
+
+
+def _joins(units: Sequence[Unit]) -> list[Joined]:
+    """Return what is read joined: labels, by kind and all of them, and the strings or keys of each list and object of a document."""
+    labels: dict[object, list[int]] = {}
+    strings: dict[object, list[int]] = {}
+    for index, unit in enumerate(units):
+        path = unit.document_path
+        if path:
+            strings.setdefault((unit.owner, path[:-1], isinstance(path[-1], documents.KeyAt)), []).append(index)
+        elif unit.segment.use is Use.LABEL and not unit.shadow:
+            kind = next((step for step in reversed(unit.segment.path) if isinstance(step, str)), "")
+            labels.setdefault("", []).append(index)
+            labels.setdefault((kind,), []).append(index)
+    if len(labels.get("", ())) < 2 and all(len(group) < 2 for group in strings.values()):
+        return []
+    groups = dict.fromkeys(tuple(group) for group in (*labels.values(), *strings.values()))
+    return join(list(groups), [unit.segment.text for unit in units], Role.DOCUMENT)
+
+
+def _judge_joined(
+    result: Review, units: list[Unit], together: list[tuple[str, list[int]]], side: DirectionRules, findings: Findings
+) -> list[tuple[str, list[int]]]:
+    """Refuse values that labels make together; return those that a document's strings make, to be replaced."""
+    left: list[tuple[str, list[int]]] = []
+    for type_, touched in together:
+        action = side.action_for(Span(0, 0, type_))
+        if action < Action.PSEUDONYMISE:
+            continue
+        if action is Action.BLOCK or units[touched[0]].document_path is None:
+            findings.note(Action.BLOCK, type_)
+            result.blocked.append(type_)
+            continue
+        findings.note(action, type_)
+        findings.entities[type_] += 1
+        left.append((type_, touched))
+    return left
+
+
+def _replace_joined(result: Review, touched: Sequence[Unit], parsed: dict[int, Any], type_: str) -> None:
+    owner = touched[0].owner
+    if any(unit.document_path is None or isinstance(unit.document_path[-1], documents.KeyAt) for unit in touched):
+        result.texts[owner] = UNREADABLE_ARGUMENTS  # names of values cannot be replaced one by one and stay what they were
+        return
+    for unit in touched:
+        if unit.document_path is not None:
+            parsed[owner] = documents.replace(parsed[owner], unit.document_path, f"<{type_}>")
+    if result.texts.get(owner) != UNREADABLE_ARGUMENTS:
+        result.texts[owner] = documents.dump(parsed[owner])
 
 
 def _judge(result: Review, units: list[Unit], found: list[Finding], side: DirectionRules, findings: Findings) -> None:

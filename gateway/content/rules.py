@@ -11,6 +11,7 @@ from enum import IntEnum
 
 import msgspec
 
+from gateway.content.cascade import CloudRules
 from gateway.evidence import Role, Span
 from gateway.ports import SpanDetector
 
@@ -40,11 +41,13 @@ class DirectionRules(msgspec.Struct, frozen=True, kw_only=True):
     record_at: Mapping[str, float]
     document_attack_block_at: float | None = None  # threshold of the attack head for tool and document texts
     smuggling: Action = Action.BLOCK
-    blocklist: SpanDetector | None = None
+    blocklist: SpanDetector | None = None  # phrases and the customer's own recognizers
+    allowed: frozenset[str] = frozenset()  # case-folded values that are no finding
     ner: bool = False
     languages: frozenset[str] = frozenset({"en"})
     unsupported_language: Action = Action.BLOCK
-    on_error: Action = Action.BLOCK
+    on_error: Action = Action.BLOCK  # of an inspector: BLOCK refuses, ALLOW goes on with the local ones, RECORD goes on and flags the text
+    cloud: CloudRules | None = None  # what a remote moderator is asked; None: nothing
     deadline_s: float = 2.0
 
     def action_for(self, span: Span) -> Action:
@@ -54,6 +57,10 @@ class DirectionRules(msgspec.Struct, frozen=True, kw_only=True):
         if span.type == BLOCKLIST:
             return self.entities.get(BLOCKLIST, Action.BLOCK)
         return self.entities.get(span.type, self.entity_default)
+
+    def passes(self, span: Span, text: str) -> bool:
+        """Tell whether what the span covers is on an allowlist. A secret or a listed phrase never is."""
+        return bool(self.allowed) and span.type not in {"SECRET", BLOCKLIST} and text[span.start : span.end].casefold() in self.allowed
 
     def blocked_heads(self, scores: Mapping[str, float], role: Role) -> list[str]:
         """Return the heads at or over their block threshold, in the order of `HEADS`."""

@@ -9,7 +9,8 @@ point c, the largest position such that
 1. no detector could still begin, extend or change a match before c (`viable_from` of each),
 2. c does not fall inside a match, nor inside a placeholder or an unfinished placeholder,
 3. every word before c has been scored by the moderation session, and c is a word boundary,
-4. where names are looked for (NER), a model has seen the text before c with context on its right.
+4. where names are looked for (NER), a model has seen the text before c with context on its right,
+5. c is not past what another reading of the same text still holds (`hold`: see `gateway.content.seam`).
 
 Then it rewrites the matches before c, releases the result, and keeps enough context for the next scan. Because each
 condition depends on the concatenated text alone and never on how it was cut into deltas, the concatenated output equals that
@@ -17,7 +18,18 @@ of one delta holding the whole text, for every deterministic detector and for th
 
 What follows: no text leaves before a verdict that covers it and the held text after it; a match is never completed in what was
 released; on any error the tail is dropped, never flushed; memory is bounded by the tail limit plus the left context. For NER
-only this is claimed: what was released was analysed with context on both sides, or ended.
+only this is claimed: what was released was analysed with `NER_LEFT` characters before it and `NER_RIGHT` after it, or the text ended.
+
+Harm has no first and last character, so for moderation this is promised and no more: no word leaves before the text up to and with it
+was scored, and nothing after a score that blocks. A sentence may have begun to leave before the word that condemns it. What is known
+by then is not waited on idly: words that lift a head's score to `CAUTION` of what blocks are kept back, with what follows them, until the
+sentence has ended or `CAUTION_LENGTH` more code points were scored. Ordinary text stays below that and is not delayed. Whoever must show
+nothing of a harmful answer uses `strict`.
+
+Where policy lets text leave at once (`async`), two guards read a channel: one releases, holds back the last word, secrets and
+pseudonyms alone, and looks for nothing else; the other is a guard as above whose releases nobody sees (`unseen`: whatever it would
+rewrite ends the stream). The first is held at `ASYNC_BOUND` code points past what the second has decided: text that breaks a rule
+ends the stream at the latest that many code points after it was received, and it may have been shown.
 
 A blocking finding raises `Blocked`; the guard is dead afterwards and releases nothing more.
 Sans-I/O: no clocks, no tasks. Whoever drives it awaits the NER pool between `ner_request` and `ner_result`.
@@ -32,11 +44,13 @@ import msgspec
 
 from gateway.content.pseudonyms import LINK_CONTEXT, Pseudonyms, markup_after, partial_placeholder, placeholder_ranges
 from gateway.content.rules import Action, DirectionRules
+from gateway.content.union import united
 from gateway.evidence import Role, Span, StreamMode
 from gateway.ports import ModerationSession, SpanDetector
 
 MAX_TAIL_WINDOW = 32_768  # code points: a PEM block is the longest thing a window legitimately holds (8 KiB), with room
 MAX_TAIL_STRICT = 4_194_304
+ASYNC_BOUND = 1_000  # code points that may leave before inspection has reached them where nothing waits for it
 MAX_STEP = 8_192  # a longer delta is taken in steps, so that one large event is not mistaken for text that cannot be released
 NER_LEFT = 200  # code points of context on the left: the receptive field of the tagger is a few tokens
 NER_RIGHT = 48  # and on the right
@@ -45,6 +59,8 @@ LANGUAGE_FIRST = 48  # code points before a text has a language: they are held u
 LANGUAGE_STEP = 256
 LANGUAGE_SAMPLE = 1_000
 READ_LEFT = 400  # code points read again with what is new: an encoded word is longer than a plain one
+CAUTION = 0.5  # of a head's blocking score: words that lift it there wait for the end of their sentence
+CAUTION_LENGTH = 160  # code points: a sentence that goes on longer is not waited for
 TRIM_AT = 256  # released code points beyond the needed context before they are cut away
 _SENTENCE_ENDS = (". ", "! ", "? ", "\n")
 
@@ -101,6 +117,25 @@ class Findings:
         self.action = max(self.action, action)
 
 
+def releasing(rules: DirectionRules) -> DirectionRules:
+    """Return the rules of the guard that releases at once: secrets alone are looked for."""
+    return msgspec.structs.replace(
+        rules,
+        entities={},
+        entity_default=Action.ALLOW,
+        block_at={},
+        record_at={},
+        blocklist=None,
+        ner=False,
+        unsupported_language=Action.ALLOW,
+    )
+
+
+def behind(rules: DirectionRules) -> DirectionRules:
+    """Return the rules of the guard that reads behind: all but the secrets the other one redacts."""
+    return rules if rules.secrets is Action.BLOCK else msgspec.structs.replace(rules, secrets=Action.ALLOW)
+
+
 def judge_scores(scores: dict[str, float], rules: DirectionRules, role: Role, findings: Findings) -> None:
     """Note recorded heads; raise `Blocked` for blocking ones."""
     findings.raise_scores(scores)
@@ -127,13 +162,21 @@ class StreamGuard:
         mode: StreamMode,
         role: Role = Role.ASSISTANT,
         readings: Readings | None = None,
+        label: bool = False,
+        unseen: bool = False,
     ) -> None:
+        """`label`: the text is a name, never rewritten; what would be redacted in prose ends the exchange.
+
+        `unseen`: what this guard releases goes nowhere, so it may judge at once what another would wait for, and rewrites nothing either.
+        """
         self._rules = rules
         self._detectors = tuple(detectors) + ((rules.blocklist,) if rules.blocklist is not None else ())
         self._session = session
         self._pseudonyms = pseudonyms if pseudonyms is not None and not pseudonyms.empty else None
         self._findings = findings
         self._strict = mode is StreamMode.STRICT
+        self._label = label or unseen
+        self._unseen = unseen
         self._role = role
         contexts = [d.left_context for d in self._detectors]
         self._keep = max([*contexts, LINK_CONTEXT if self._pseudonyms else 0, NER_LEFT if rules.ner else 0, READ_LEFT if readings else 0])
@@ -142,6 +185,10 @@ class StreamGuard:
         self._scored = 0  # INVARIANT: start <= scored; text[:scored] was fed to the session
         self._named = 0  # text[:named] has been through NER
         self._names: list[Span] = []
+        self._asked = -1  # where the text ended that NER was asked about, counted from the channel's beginning; -1: nothing is asked
+        self._forced: list[Span] = []  # what other readings of the same text found here
+        self._hold = -1  # from the channel's beginning: nothing from there on leaves; -1: nobody holds
+        self._cautious = -1  # text[cautious:] waits for the end of its sentence; -1: nothing does
         self._judged: dict[str, float] | None = None
         self._readings = readings
         self._read = 0  # text[:read] has been read in its other readings
@@ -149,6 +196,17 @@ class StreamGuard:
         self._total = 0  # code points received
         self._markup = 0  # state of `markup_after` for everything before `_text`
         self._dead = False
+        self._left = -1  # how much had left when the rest was dropped
+
+    @property
+    def received(self) -> int:
+        """Code points received, counted from the channel's beginning as every position told to or asked of others is."""
+        return self._total
+
+    @property
+    def released(self) -> int:
+        """Where in the channel the text begins that has not left."""
+        return self._total - len(self._text) + self._start if self._left < 0 else self._left
 
     @property
     def held(self) -> int:
@@ -178,7 +236,34 @@ class StreamGuard:
             return []
         self._score(boundary)
         self._reread(boundary)
+        if self._cautious >= 0:
+            boundary = self._cleared(boundary)
         return self._commit(min([boundary, *(d.viable_from(self._text, self._start) for d in self._detectors)]))
+
+    def after(self, text: str) -> None:
+        """Take text that stands before all that will be fed: it has left already and is context."""
+        self._text = text
+        self._total = self._start = self._scored = self._named = self._read = len(text)
+        if self._session is not None:
+            self._judged = self._session.feed(text)
+
+    def recent(self, context: int) -> tuple[str, str]:
+        """Return up to `context` code points that nothing to come can change, and all after them."""
+        at = self._start
+        if self._strict:
+            near = max(0, len(self._text) - MAX_TAIL_WINDOW // 2)
+            at = min([self._boundary(), *(d.viable_from(self._text, near) for d in self._detectors)])
+        return self._text[max(0, at - context) : at], self._text[at:]
+
+    def hold(self, at: int) -> None:
+        """Let nothing from `at` on leave until this is said again; -1 lets go."""
+        self._hold = at
+
+    def force(self, begin: int, end: int, type_: str) -> None:
+        """Treat what is held from `begin` to `end` as a finding of `type_`: another reading of the same text says so."""
+        base = self._total - len(self._text)
+        if end > base + self._start:
+            self._forced.append(Span(max(begin - base, self._start), end - base, type_, 1.0, "seam"))
 
     def finish(self) -> list[Piece]:
         """No more text will come: judge and release the rest. Raises `Blocked`."""
@@ -192,20 +277,30 @@ class StreamGuard:
         return pieces
 
     def take(self) -> str:
-        """Hand over everything that is held, unreleased, to be judged as a whole elsewhere. The guard is done with it."""
+        """Hand over everything that is held, unreleased, to be judged as a whole elsewhere. The guard is done with it.
+
+        What other readings found in it is replaced, so it may have another length than `held`.
+        """
         text = self._text[self._start :]
+        for span in sorted(self._forced, reverse=True):
+            if span.start >= self._start:
+                text = f"{text[: span.start - self._start]}<{span.type}>{text[span.end - self._start :]}"
+                self._findings.entities[span.type] += 1
+                self._findings.note(self._rules.action_for(span), span.type)
         self.drop()
         return text
 
     def drop(self) -> None:
         """Forget the tail: nothing of it will leave."""
+        if self._left < 0:
+            self._left = self.released
         self._dead = True
         self._text = ""
         self._start = 0
 
     def ner_request(self, *, final: bool = False) -> tuple[str, int] | None:
-        """Return (text to analyse, its offset here) when it is time to, else None. Answer with `ner_result`."""
-        if not self._rules.ner or self._dead:
+        """Return (text to analyse, where in the channel it begins) when it is time to, else None. Answer with `ner_result`."""
+        if not self._rules.ner or self._dead or self._asked >= 0:
             return None
         fresh = len(self._text) - self._named
         if fresh <= 0 or (self._strict and not final):
@@ -213,13 +308,18 @@ class StreamGuard:
         if not final and fresh < NER_STRIDE and self._ner_cut(len(self._text)) <= self._named:
             return None
         begin = max(0, self._named - NER_LEFT)
-        return self._text[begin:], begin
+        self._asked = self._total
+        return self._text[begin:], self._total - len(self._text) + begin
 
     def ner_result(self, spans: Sequence[Span], offset: int, *, final: bool = False) -> list[Piece]:
         """Take the names found in the requested text; return what may leave now. Raises `Blocked`."""
-        end = len(self._text)
-        cut = end if final else max(self._ner_cut(end), min(end - NER_RIGHT, self._text.rfind(" ") + 1), self._named)
-        moved = [Span(s.start + offset, s.end + offset, s.type, s.score, s.detector) for s in spans]
+        if self._dead:
+            return []
+        base = self._total - len(self._text)
+        end = self._asked - base
+        self._asked = -1
+        cut = end if final else max(self._ner_cut(end), self._text.rfind(" ", 0, max(0, end - NER_RIGHT)) + 1, self._named)
+        moved = [Span(s.start + offset - base, s.end + offset - base, s.type, s.score, s.detector) for s in spans]
         for span in moved:
             if span.start < cut < span.end:
                 cut = max(self._named, span.start)
@@ -250,14 +350,24 @@ class StreamGuard:
                 except Blocked:
                     self.drop()
                     raise
+                if self._cautious < 0 and any(scores.get(head, 0.0) >= CAUTION * at for head, at in self._rules.block_at.items()):
+                    self._cautious = self._scored
         self._scored = upto
+
+    def _cleared(self, boundary: int) -> int:
+        """Return how much of what was scored may leave while words wait for the end of their sentence."""
+        at = self._cautious
+        if boundary - at < CAUTION_LENGTH and not any(mark in self._text[at:boundary] for mark in _SENTENCE_ENDS):
+            return at
+        self._cautious = -1
+        return boundary
 
     def _speaks(self, *, final: bool) -> bool:
         """Judge the language once there is enough text to have one, and again as it goes on; False while it is too early."""
         if self._readings is None or self._rules.unsupported_language is Action.ALLOW:
             return True
         if self._total < LANGUAGE_FIRST and not final:
-            return False
+            return self._unseen
         if self._total - self._spoken < (1 if final or not self._spoken else LANGUAGE_STEP):
             return True
         self._spoken = self._total
@@ -299,6 +409,8 @@ class StreamGuard:
     def _commit(self, upto: int, *, final: bool = False) -> list[Piece]:
         if self._rules.ner and not final:
             upto = min(upto, self._named)
+        if self._hold >= 0 and not final:
+            upto = min(upto, self._hold - self._total + len(self._text))
         if upto <= self._start:
             return []
         kept = placeholder_ranges(self._text)
@@ -318,10 +430,16 @@ class StreamGuard:
         for detector in self._detectors:
             found += detector.scan(self._text, self._start)
         if self._names:
-            taken = [(s.start, s.end) for s in found]
-            found += [n for n in self._names if n.start >= self._start and not _overlaps(n, taken)]
-        found = [s for s in found if self._rules.action_for(s) is not Action.ALLOW and not _within(s, kept)]
+            found = united(sorted(found), [name for name in self._names if name.start >= self._start], self._text)
+        rules = self._rules
+        found = [
+            s for s in found if rules.action_for(s) is not Action.ALLOW and not _within(s, kept) and not rules.passes(s, self._text)
+        ]
         found.sort()
+        # SECURITY: what another reading found is never dropped for what overlaps it here: the rest of it is kept.
+        for span in self._forced:
+            if span.start >= self._start:
+                found = united(found, [span], self._text)
         return found
 
     def _outside(self, upto: int, spans: list[Span], kept: list[tuple[int, int]]) -> int:
@@ -341,7 +459,7 @@ class StreamGuard:
             if span.start >= upto:
                 break
             action = self._rules.action_for(span)
-            if action is Action.BLOCK:
+            if action is Action.BLOCK or (self._label and action >= Action.PSEUDONYMISE):
                 self._die([span.type])
             self._findings.entities[span.type] += 1
             self._findings.note(action, span.type)
@@ -378,12 +496,16 @@ class StreamGuard:
         self._scored -= cut
         self._read = max(0, self._read - cut)
         self._named = max(0, self._named - cut)
-        self._names = [Span(s.start - cut, s.end - cut, s.type, s.score, s.detector) for s in self._names if s.start >= cut]
+        self._names = _moved(self._names, cut)
+        if self._forced:
+            self._forced = _moved(self._forced, cut)
+        if self._cautious >= 0:
+            self._cautious -= cut
+
+
+def _moved(spans: Sequence[Span], by: int) -> list[Span]:
+    return [Span(s.start - by, s.end - by, s.type, s.score, s.detector) for s in spans if s.start >= by]
 
 
 def _within(span: Span, ranges: Sequence[tuple[int, int]]) -> bool:
     return any(begin <= span.start and span.end <= end for begin, end in ranges)
-
-
-def _overlaps(span: Span, ranges: Sequence[tuple[int, int]]) -> bool:
-    return any(span.start < end and begin < span.end for begin, end in ranges)

@@ -1,7 +1,7 @@
 """What does this text say once disguise is taken off, and where in the original is each character of that?
 
 `canonical` undoes what keeps the reader's text and hides it from patterns: ignorable characters, compatibility forms (NFKC), look-alike
-letters (UTS #39), marks on Latin letters, percent and HTML escapes. It is local: each canonical character depends on at most
+letters (UTS #39), marks on Latin letters, percent, HTML and `\\u0040` escapes. It is local: each canonical character depends on at most
 `LOCALITY` original characters before it and `LOOKAHEAD` after, so a stream may be scanned piece by piece. `decoded` undoes encodings a
 model would read (base64, hex, ROT13, tag characters ...); it has no offsets. `smuggling` names hidden-character attacks.
 
@@ -88,7 +88,9 @@ _ENTITIES = MappingProxyType(
      "hyphen": "-", "dash": "-", "plus": "+", "equals": "=", "num": "#", "sol": "/", "lpar": "(", "rpar": ")"}
 )  # fmt: skip
 _ESCAPE = re.compile(
-    r"%(?:2[1-9A-Fa-f]|20(?=[0-9(+])|[3-6][0-9A-Fa-f]|7[0-9A-Ea-e])|&(?:#[0-9]{1,6}|#[xX][0-9a-fA-F]{1,5}|" + "|".join(_ENTITIES) + ");"
+    r"%(?:2[1-9A-Fa-f]|20(?=[0-9(+])|[3-6][0-9A-Fa-f]|7[0-9A-Ea-e])|&(?:#[0-9]{1,6}|#[xX][0-9a-fA-F]{1,5}|"
+    + "|".join(_ENTITIES)
+    + r");|\\(?:u[0-9A-Fa-f]{4}|x[2-7][0-9A-Fa-f])"
 )
 _PIECE = re.compile(r"[^\x00-\x7f]|" + _ESCAPE.pattern)
 
@@ -109,7 +111,7 @@ class View(msgspec.Struct, frozen=True):
 
 def canonical(text: str) -> View:
     """Return the canonical reading. Plain ASCII is returned as it is; offsets are code points."""
-    escaped = ("%" in text or "&" in text) and _ESCAPE.search(text) is not None
+    escaped = ("%" in text or "&" in text or "\\" in text) and _ESCAPE.search(text) is not None
     if text.isascii():
         return _with_offsets(text) if escaped else View(text)
     if escaped or _RESIZING.search(text) is not None:
@@ -154,9 +156,14 @@ def _unescape(piece: str) -> str:
     if piece[0] == "%":
         return chr(int(piece[1:], 16))
     name = piece[1:-1]
-    if name[0] != "#":
+    if piece[0] == "\\":
+        code = int(piece[2:], 16)
+        if code in {0x9, 0xA, 0xD}:
+            return " "
+    elif name[0] != "#":
         return _ENTITIES[name]
-    code = int(name[2:], 16) if name[1] in "xX" else int(name[1:])
+    else:
+        code = int(name[2:], 16) if name[1] in "xX" else int(name[1:])
     return chr(code) if 0x20 <= code < 0x110000 and not 0xD800 <= code < 0xE000 else "?"
 
 
@@ -198,22 +205,30 @@ def smuggling(text: str) -> frozenset[str]:
 
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{16,}={0,2}")
 _HEX = re.compile(r"(?<![0-9A-Za-z])(?:(?:0x|\\x)?[0-9A-Fa-f]{2}[ :,]?){8,}(?![0-9A-Za-z])")
+_ENCODED_AGAIN = re.compile(r"[0-9A-Fa-f \n]{16,}|(?:[A-Za-z0-9._~-]{0,24}%[0-9A-Fa-f]{2}){3,}[A-Za-z0-9._~-]{0,64}")
 _MARKUP = re.compile(r"<!--.{0,200}?-->|</?[A-Za-z][^<>]{0,80}>")
 _EMPHASIS = re.compile(r"(?<=[A-Za-z])[*_~`|^\\]{1,4}(?=[A-Za-z])")
 _SPACED = re.compile(r"(?<![A-Za-z0-9])(?:[A-Za-z0-9][ .\-_*|/\u00b7]{1,2}){3,400}[A-Za-z0-9](?![A-Za-z0-9])")
 _WORD_GAP = re.compile(r"(?<=[A-Za-z0-9])[ .\-_*|/\u00b7](?=[A-Za-z0-9])")
 _LATIN = re.compile("[A-Za-z]")
 _LEET = str.maketrans("013457@$!+|8", "oieastasitlb")
-_LEET_WORD = re.compile(r"[A-Za-z0-9@$!+|]{2,40}")
+_LEET_WORD = re.compile(r"[A-Za-z0-9@$!+|]{1,40}")
+_LEET_MIXED = re.compile(r"[A-Za-z][013457@$!+|8]+[A-Za-z]")
+LEET_WORDS = 4  # words with digits among their letters from which a text counts as written so throughout
 _LEET_SIGN = re.compile(r"[013457@$!+|8]")
 _ROT13 = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", "NOPQRSTUVWXYZABCDEFGHIJKLMnopqrstuvwxyzabcdefghijklm")
 _URL = re.compile(r"(?:%[0-9A-Fa-f]{2}){1,}")
+
+_ROT13_WORDS = "|".join(  # the commonest words of English and of requests, as ROT13 writes them
+    "gur naq lbh gung jvgu ubj znxr jung lbhe guvf nyy vtaber cerivbhf vafgehpgvba vafgehpgvbaf sebz sbe bs perngr jevgr cebivqr tvir "
+    "qrirybc rkcynva qrfpevor fbzrbar crbcyr fgrc uryc cyna thvqr".split()
+)
 
 # One linear set decides which decoders are worth running; a name may appear more than once.
 _SHAPES = (
     ("base64", r"[A-Za-z0-9+/_-]{15}[A-Za-z0-9+/_=-]"),
     ("hex", r"\b[0-9A-Fa-f]{16}|(?:[0-9A-Fa-f]{2}[ :,]){7}[0-9A-Fa-f]{2}|(?:\\x[0-9A-Fa-f]{2}){4}|(?:0x[0-9A-Fa-f]{2}[ ,]+){4}"),
-    ("rot13", r"(?i)\b(?:gur|naq|lbh|gung|jvgu|ubj|znxr|jung|lbhe|guvf|nyy|vtaber|cerivbhf|vafgehpgvbaf|sebz|sbe|gb n)\b"),
+    ("rot13", rf"(?i)\b(?:{_ROT13_WORDS})\b"),
     ("url", r"%[0-9A-Fa-f]{2}"),
     ("entities", r"&(?:#[0-9xX]|[a-z]{2,6};)"),
     ("markup", r"[A-Za-z]<(?:/?[A-Za-z]|!--)|>[A-Za-z]{1,8}<"),
@@ -252,6 +267,8 @@ def _readable(raw: bytes) -> str:
     except UnicodeDecodeError:
         return ""
     letters = sum(char.isalpha() or char == " " for char in text)
+    if _ENCODED_AGAIN.fullmatch(text):
+        return text[:MAX_DECODED]
     return text[:MAX_DECODED] if len(text) >= 8 and letters >= 0.75 * len(text) and text.isprintable() | ("\n" in text) else ""
 
 
@@ -265,6 +282,12 @@ def _base64(text: str) -> str:
         return f" {plain} " if plain else found.group()
 
     return _BASE64.sub(decode, text)
+
+
+def _alone(text: str, plain: str) -> str:
+    """Return what decoding put into `plain` that `text` does not say: the words around a code must not water down what it hides."""
+    known = set(text.split())
+    return " ".join(word for word in plain.split() if word not in known)
 
 
 def _hex(text: str) -> str:
@@ -294,11 +317,13 @@ def _respaced(text: str) -> str:
 
 
 def _unleet(text: str) -> str:
+    several = len(_LEET_MIXED.findall(text)) >= LEET_WORDS  # then a lone digit is a letter too: 70 is `to`
+
     def read(found: re.Match[str]) -> str:
         word = found.group()
         core = word.rstrip("!")
-        mixed = _LATIN.search(core) is not None and _LEET_SIGN.search(core) is not None
-        return core.translate(_LEET) + word[len(core) :] if mixed else word
+        signs = _LEET_SIGN.search(core) is not None
+        return core.translate(_LEET) + word[len(core) :] if signs and (several or _LATIN.search(core) is not None) else word
 
     return _LEET_WORD.sub(read, text)
 
@@ -334,6 +359,9 @@ def _readings(text: str, depth: int) -> Iterator[str]:
             plain = decode(text)
             if plain != text and plain.strip():
                 yield plain
+                if name in {"base64", "hex"} and len(hidden := _alone(text, plain)) >= 8:
+                    yield hidden
+                    plain = hidden
                 if depth > 1 and name not in {"rot13", "leet"}:
                     yield from _readings(plain, depth - 1)
 

@@ -13,6 +13,7 @@ from typing import Any
 import cedarpy
 import msgspec
 
+from gateway.challenge import AUTH_CONTEXT
 from gateway.policy.faults import Fault
 from gateway.policy.obligations import ANNOTATIONS, PERMIT_ANNOTATIONS, Standards, Stated, read_stated
 
@@ -32,6 +33,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     owner: str
     permits: bool
     tell: bool
+    requires: str  # authentication context that would satisfy it: a permit grants only with it, a forbid says what lifts it
     stated: Stated
     file: str
     line: int
@@ -76,6 +78,8 @@ def _check_annotations(notes: Mapping[str, str], permits: bool, problems: list[s
         problems.append(f"unknown annotation @{name}")
     if not permits:
         problems.extend(f"@{name} is for a permit: a forbid has no obligations" for name in sorted(notes.keys() & PERMIT_ANNOTATIONS))
+    if "requires_auth_context" in notes and AUTH_CONTEXT.fullmatch(notes["requires_auth_context"]) is None:
+        problems.append("@requires_auth_context must be an authentication context of the directory, c1 to c99")
     if notes.get("tell", "false") not in ("true", "false"):
         problems.append('@tell must be "true" or "false"')
 
@@ -119,6 +123,7 @@ def read_policies(file: str, content: bytes, schema: cedarpy.Schema, standards: 
                 owner=notes.get("owner", ""),
                 permits=permits,
                 tell=notes.get("tell") == "true",
+                requires=notes.get("requires_auth_context", ""),
                 stated=stated,
                 file=file,
                 line=line,

@@ -14,8 +14,10 @@ from itertools import pairwise
 import msgspec
 
 from gateway.evidence import StreamMode
+from gateway.policy.cloud_moderation import CloudPolicy, read_cloud, weaker_cloud
 from gateway.policy.faults import Fault
 from gateway.policy.limit_tiers import read_order
+from gateway.policy.patterns import PatternUnfit, longest, may_hold_blanks
 from gateway.policy.toml_table import Table, read_table
 
 FILE = "content.toml"
@@ -23,6 +25,8 @@ FILE = "content.toml"
 HEADS = ("hate", "sexual", "violence", "self_harm", "harassment", "illicit", "harmful", "attack")
 MAX_PHRASES = 10_000
 MAX_PHRASE_WORDS = 16
+MAX_RECOGNIZERS = 64
+RESERVED = frozenset({"SECRET", "BLOCKLIST", "*"})  # types with rules of their own
 
 _ENTITY = re.compile(r"[A-Z][A-Z0-9_]{1,63}|\*")
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
@@ -50,6 +54,20 @@ _ACTIONS = tuple(EntityAction)
 _RULE_ACTIONS = ("allow", "record", "block")
 
 
+class CustomRecognizer(msgspec.Struct, frozen=True, kw_only=True):
+    """A customer's own entity: a pattern, or phrases."""
+
+    name: str
+    type: str
+    pattern: str = ""
+    longest: int = 0  # characters of a match at most
+    blanks: bool = True  # whether a match may hold one
+    ignore_case: bool = False
+    whole_words: bool = True
+    score: float = 0.9
+    phrases: tuple[str, ...] = ()
+
+
 class DirectionPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """The rules of one profile in one direction. Thresholds are calibrated scores from 0 to 1; a head that is absent never acts."""
 
@@ -61,11 +79,14 @@ class DirectionPolicy(msgspec.Struct, frozen=True, kw_only=True):
     document_attack_block_at: float | None  # the attack head for tool results and documents
     smuggling: EntityAction  # Unicode tags, runs of variation selectors, bidi overrides
     blocklist: tuple[str, ...]  # phrases; found ones are entities of the type BLOCKLIST
+    recognizers: tuple[CustomRecognizer, ...] = ()
+    allowed: frozenset[str] = frozenset()  # values that are no finding, case-folded; never secrets or listed phrases
     ner: bool
     languages: frozenset[str]
     unsupported_language: EntityAction
     on_inspector_error: OnInspectorError
     deadline_s: float
+    cloud: CloudPolicy | None = None  # what Azure AI Content Safety is asked, None where moderation is local
 
 
 class ContentProfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +132,68 @@ def _blocklists(root: Table, files: Mapping[str, bytes]) -> dict[str, tuple[str,
     return lists
 
 
+def _recognizers(root: Table) -> dict[str, CustomRecognizer]:
+    made: dict[str, CustomRecognizer] = {}
+    for name, table in root.table("recognizers").tables():
+        table.known("says", "type", "pattern", "phrases", "ignore_case", "whole_words", "score")
+        table.string("says")
+        kind = table.string("type")
+        if not _ENTITY.fullmatch(kind) or kind in RESERVED:
+            table.fault(f"`{kind}` is no name for an entity of your own: use capitals such as EMPLOYEE_NUMBER", "type")
+        pattern, phrases = table.string("pattern", default=""), table.strings("phrases")
+        if bool(pattern) == bool(phrases):
+            table.fault(f"the recognizer `{name}` needs either a `pattern` or `phrases`")
+        if any(not any(map(str.isalnum, phrase)) or len(phrase.split()) > MAX_PHRASE_WORDS for phrase in phrases):
+            table.fault(f"each phrase must have a letter or digit and at most {MAX_PHRASE_WORDS} words", "phrases")
+        size = 0
+        if pattern:
+            try:
+                size = longest(pattern)
+            except PatternUnfit as unfit:
+                table.fault(f"the pattern of `{name}` {unfit}", "pattern")
+        made[name] = CustomRecognizer(
+            name=name,
+            type=kind,
+            pattern=pattern,
+            longest=size,
+            blanks=may_hold_blanks(pattern),
+            ignore_case=table.boolean("ignore_case", default=False),
+            whole_words=table.boolean("whole_words", default=True),
+            score=table.number("score", 0.01, 1.0, default=0.9),
+            phrases=phrases,
+        )
+    if len(made) > MAX_RECOGNIZERS:
+        root.fault(f"there are over {MAX_RECOGNIZERS} recognizers", "recognizers")
+    return made
+
+
+def _allowlists(root: Table) -> dict[str, tuple[str, ...]]:
+    lists: dict[str, tuple[str, ...]] = {}
+    for name, table in root.table("allowlists").tables():
+        table.known("says", "values")
+        table.string("says")
+        lists[name] = tuple(value.casefold() for value in table.strings("values", default=...))
+        if len(lists[name]) > MAX_PHRASES:
+            table.fault(f"the allowlist `{name}` has over {MAX_PHRASES} values")
+    return lists
+
+
+class _Own(msgspec.Struct, frozen=True):
+    """What a set defines for its profiles to choose from."""
+
+    lists: Mapping[str, tuple[str, ...]]
+    recognizers: Mapping[str, CustomRecognizer]
+    allowed: Mapping[str, tuple[str, ...]]
+
+
+def _chosen(table: Table, key: str, known: Mapping[str, object], word: str) -> tuple[str, ...]:
+    chosen = table.strings(key)
+    for name in chosen:
+        if name not in known:
+            table.fault(f"there is no {word} `{name}`", key)
+    return tuple(name for name in chosen if name in known)
+
+
 def _entities(table: Table, outbound: bool) -> dict[str, EntityAction]:
     entities: dict[str, EntityAction] = {}
     for key in table.data:
@@ -140,16 +223,15 @@ def _languages(table: Table) -> frozenset[str]:
     return frozenset(languages)
 
 
-def _direction(table: Table, lists: Mapping[str, tuple[str, ...]], outbound: bool) -> DirectionPolicy:
+def _direction(table: Table, own: _Own, outbound: bool) -> DirectionPolicy:
     table.known(
-        "entities", "secrets", "block_at", "record_at", "smuggling", "blocklists", "ner", "languages", "unsupported_language",
-        "on_inspector_error", "deadline_ms",
+        "entities", "secrets", "block_at", "record_at", "smuggling", "blocklists", "recognizers", "allowlists", "ner", "languages",
+        "unsupported_language", "on_inspector_error", "deadline_ms", "moderation", "azure",
     )  # fmt: skip
     entities = _entities(table.table("entities"), outbound)
-    chosen = table.strings("blocklists")
-    for name in chosen:
-        if name not in lists:
-            table.fault(f"there is no blocklist `{name}`", "blocklists")
+    chosen = _chosen(table, "blocklists", own.lists, "blocklist")
+    recognizers = tuple(own.recognizers[name] for name in _chosen(table, "recognizers", own.recognizers, "recognizer"))
+    allowed = frozenset(value for name in _chosen(table, "allowlists", own.allowed, "allowlist") for value in own.allowed[name])
     if chosen and "BLOCKLIST" not in entities:
         entities["BLOCKLIST"] = EntityAction.BLOCK
     block_at = _thresholds(table.table("block_at"))
@@ -159,7 +241,9 @@ def _direction(table: Table, lists: Mapping[str, tuple[str, ...]], outbound: boo
     for head in sorted(block_at.keys() & record_at.keys()):
         if record_at[head] > block_at[head]:
             table.fault(f"`{head}` is recorded only above the score that blocks it", "record_at", head)
+    languages = _languages(table)
     return DirectionPolicy(
+        cloud=read_cloud(table, block_at, languages, outbound=outbound),
         entity_default=entities.pop("*", EntityAction.BLOCK),
         entities=entities,
         secrets=EntityAction(table.choice("secrets", [a for a in _ACTIONS if a is not EntityAction.PSEUDONYMISE])),
@@ -167,31 +251,38 @@ def _direction(table: Table, lists: Mapping[str, tuple[str, ...]], outbound: boo
         block_at=block_at,
         record_at=record_at,
         smuggling=EntityAction(table.choice("smuggling", _RULE_ACTIONS)),
-        blocklist=tuple(dict.fromkeys(phrase for name in chosen for phrase in lists.get(name, ()))),
+        blocklist=tuple(dict.fromkeys(phrase for name in chosen for phrase in own.lists[name])),
+        recognizers=recognizers,
+        allowed=allowed,
         ner=table.boolean("ner"),
-        languages=_languages(table),
+        languages=languages,
         unsupported_language=EntityAction(table.choice("unsupported_language", _RULE_ACTIONS, default="block")),
         on_inspector_error=OnInspectorError(table.choice("on_inspector_error", tuple(OnInspectorError), default="block")),
         deadline_s=table.integer("deadline_ms", 10, 60_000) / 1000,
     )
 
 
-def _profile(name: str, table: Table, lists: Mapping[str, tuple[str, ...]]) -> ContentProfile:
+def _profile(name: str, table: Table, own: _Own) -> ContentProfile:
     table.known("says", "restore", "stream_mode", "inbound", "outbound")
     restore = table.boolean("restore", default=False)
     for part in ("inbound", "outbound"):
         if part not in table.data:
             table.fault(f"the profile `{name}` says nothing about {part} text")
-    inbound = _direction(table.table("inbound"), lists, outbound=False)
+    inbound = _direction(table.table("inbound"), own, outbound=False)
+    outbound = _direction(table.table("outbound"), own, outbound=True)
+    mode = StreamMode(table.choice("stream_mode", (StreamMode.WINDOW, StreamMode.STRICT), default="window"))
+    if outbound.cloud is not None and mode is not StreamMode.STRICT:
+        # SECURITY: what has left before its verdict cannot be taken back.
+        table.fault('answers judged by Content Safety are held until its verdict: set stream_mode = "strict"', "stream_mode")
     if restore and EntityAction.PSEUDONYMISE not in (*inbound.entities.values(), inbound.entity_default):
         table.fault("`restore` needs something that is pseudonymised in inbound text", "restore")
     return ContentProfile(
         name=name,
         says=table.string("says"),
         restore=restore,
-        stream_mode=StreamMode(table.choice("stream_mode", tuple(StreamMode), default="window")),
+        stream_mode=mode,
         inbound=inbound,
-        outbound=_direction(table.table("outbound"), lists, outbound=True),
+        outbound=outbound,
     )
 
 
@@ -219,10 +310,15 @@ def _weaker(strict: DirectionPolicy, loose: DirectionPolicy) -> list[str]:
         bad.append("block_at.attack_in_documents")
     if list(OnInspectorError).index(strict.on_inspector_error) < list(OnInspectorError).index(loose.on_inspector_error):
         bad.append("on_inspector_error")
+    bad += weaker_cloud(strict.cloud, loose.cloud, loose.block_at)
     if loose.ner and not strict.ner:
         bad.append("ner")
     if not set(loose.blocklist) <= set(strict.blocklist):
         bad.append("blocklists")
+    if not set(loose.recognizers) <= set(strict.recognizers):
+        bad.append("recognizers")
+    if not strict.allowed <= loose.allowed:
+        bad.append("allowlists")
     return bad
 
 
@@ -237,9 +333,9 @@ def _check_order(root: Table, order: tuple[str, ...], profiles: Mapping[str, Con
 def read_content(content: bytes, files: Mapping[str, bytes], faults: list[Fault]) -> ContentRules:
     """Read `content.toml`; `files` holds the blocklists of the set."""
     root = read_table(FILE, content, faults)
-    root.known("default", "strictness", "blocklists", "profiles")
-    lists = _blocklists(root, files)
-    profiles = {name: _profile(name, table, lists) for name, table in root.table("profiles").tables()}
+    root.known("default", "strictness", "blocklists", "recognizers", "allowlists", "profiles")
+    own = _Own(_blocklists(root, files), _recognizers(root), _allowlists(root))
+    profiles = {name: _profile(name, table, own) for name, table in root.table("profiles").tables()}
     order = read_order(root, profiles, "profile")
     if not faults:  # a half-read profile would be compared with what its writer did not mean
         _check_order(root, order, profiles)

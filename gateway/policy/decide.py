@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.challenge import insufficient_claims
 from gateway.evidence import Asked, Obligations, Permit, Subject
 from gateway.policy.cedar_text import Policy
 from gateway.policy.content_profiles import ContentProfile, ContentRules
@@ -44,7 +45,10 @@ CACHE_ENTRIES = 8192  # decisions kept; one is about 1 KiB
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to one question. `detail` says why not, in constants and policy ids; `told` are the ids a caller may see."""
+    """The answer to one question. `detail` says why not, in constants and policy ids; `told` are the ids a caller may see.
+
+    `step_up` is the authentication context without which alone it is no; empty where signing in again would not help.
+    """
 
     allowed: bool
     roles: frozenset[str]
@@ -52,6 +56,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     told: tuple[str, ...] = ()
     obligations: Obligations | None = None
     detail: str = ""
+    step_up: str = ""
 
 
 class _Outcome(msgspec.Struct, frozen=True):
@@ -109,7 +114,8 @@ class PolicySet:
 
     def context(self, subject: Subject, model: str, *, peer: str, stream: bool, now_s: float) -> Context:
         """Return the circumstances of a request; `now_s` is seconds since the epoch."""
-        return context_at(subject, self.routes.get(model), self.zones.of(peer), stream, int(now_s) // 60)
+        signed_in = self.zones.of_sign_in(subject.sign_in_address)
+        return context_at(subject, self.routes.get(model), self.zones.of(peer), stream, int(now_s) // 60, sign_in_zone=signed_in)
 
     def decide(self, subject: Subject, action: str, model: str, context: Context) -> Decision:
         """Answer one question. `model` is "" for actions on the gateway itself. Never raises."""
@@ -129,20 +135,27 @@ class PolicySet:
         asked = [Question(action, model, context.as_cedar()) for action, model, context in questions]
         rulings = self._engine.ask(subject, roles, self.roles.clearance(roles), asked)
         answers = []
-        for (action, model, _), ruling in zip(questions, rulings, strict=True):
+        for (action, model, context), ruling in zip(questions, rulings, strict=True):
             # INVARIANT: what belongs to a model is never answered for the gateway, nor the other way round
             misplaced = (action in SERVICE_ACTIONS) == bool(model) or bool(model and model not in self.routes)
-            answers.append(self._decision(roles, Ruling(False, (), True) if misplaced else ruling))
+            answers.append(self._decision(roles, Ruling(False, (), True) if misplaced else ruling, context))
         return answers
 
-    def _decision(self, roles: frozenset[str], ruling: Ruling) -> Decision:
+    def _decision(self, roles: frozenset[str], ruling: Ruling, context: Context) -> Decision:
         ids = ruling.ids
         told = tuple(name for name in ids if self.policies[name].tell)
         if ruling.failed:
             return Decision(allowed=False, roles=roles, detail="the policy engine gave no clean answer")
         if not ruling.allowed:
             detail = f"forbidden by {', '.join(ids)}" if ids else "no policy permits it"
-            return Decision(allowed=False, roles=roles, policy_ids=ids, told=told, detail=detail)
+            asked = [self.policies[name].requires for name in ids]
+            # Only where every forbid that applies asks for one: one that does not would still stand after signing in again.
+            step_up = min(asked) if all(asked) and set(asked).isdisjoint(context.auth_context) and ids else ""
+            return Decision(allowed=False, roles=roles, policy_ids=ids, told=told, detail=detail, step_up=step_up)
+        lacking = {r for name in ids if (r := self.policies[name].requires)} - context.auth_context
+        if lacking:
+            detail = f"needs the authentication context {min(lacking)}"
+            return Decision(allowed=False, roles=roles, policy_ids=ids, told=told, detail=detail, step_up=min(lacking))
         obligations = merge((self.policies[name].stated for name in ids), self._standards)
         if obligations is None:
             return Decision(allowed=False, roles=roles, policy_ids=ids, told=told, detail="the permitted regions exclude one another")
@@ -152,7 +165,8 @@ class PolicySet:
         """Return the proof that the request may go on.
 
         Raises `Refusal(DEPLOYMENT_NOT_FOUND)` for a model that does not exist or may not be seen, `Refusal(POLICY_DENIED)` for
-        everything else that no policy permits, `Refusal(INVALID_REQUEST)` for an operation the model does not offer.
+        everything else that no policy permits, `Refusal(INVALID_REQUEST)` for an operation the model does not offer,
+        `Refusal(INVALID_TOKEN)` with a claims challenge where only signing in more strongly is missing and the client can do it.
         """
         key = (subject, asked.operation, asked.model, asked.peer, asked.stream, int(now_s) // 60)
         outcome = self._outcomes.get(key)
@@ -161,6 +175,8 @@ class PolicySet:
             if outcome.route:
                 self._outcomes.put(key, outcome)
         decision = outcome.decision
+        if outcome.refusal is POLICY_DENIED and decision.step_up:
+            raise insufficient_claims(subject, decision.step_up, inner=outcome.inner)
         if outcome.refusal is not None or decision.obligations is None:
             raise Refusal(
                 outcome.refusal or POLICY_DENIED,

@@ -52,6 +52,11 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     region: str
     auth_context: frozenset[str] = frozenset()
+    auth_methods: frozenset[str] = frozenset()
+    client_auth: str = ""
+    device: bool = False
+    sign_in_state: frozenset[str] = frozenset()
+    sign_in_zone: str = "unknown"
 
     def as_cedar(self) -> dict[str, object]:
         """Return the record the policy schema declares as `Context`."""
@@ -68,10 +73,17 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
             "kind": self.kind,
             "region": self.region,
             "auth_context": sorted(self.auth_context),
+            "auth_methods": sorted(self.auth_methods),
+            "client_auth": self.client_auth or UNKNOWN,
+            "device": self.device,
+            "sign_in_state": sorted(self.sign_in_state),
+            "sign_in_zone": self.sign_in_zone,
         }
 
 
-def context_at(subject: Subject, route: RouteFacts | None, zone: str, stream: bool, minute: int) -> Context:
+def context_at(
+    subject: Subject, route: RouteFacts | None, zone: str, stream: bool, minute: int, *, sign_in_zone: str = "unknown"
+) -> Context:
     """Return the context of a request by `subject` in the `minute` since the epoch. A token from the future has age 0."""
     return Context(
         zone=zone,
@@ -83,6 +95,11 @@ def context_at(subject: Subject, route: RouteFacts | None, zone: str, stream: bo
         kind=subject.kind.value,
         region=route.region if route else "",
         auth_context=subject.auth_context,
+        auth_methods=subject.auth_methods,
+        client_auth=subject.client_auth,
+        device=subject.device,
+        sign_in_state=subject.sign_in_state,
+        sign_in_zone=sign_in_zone,
     )
 
 
@@ -122,6 +139,12 @@ class Zones:
             if len(self._known) > _ZONE_CACHE:
                 self._known.popitem(last=False)
         return zone
+
+    def of_sign_in(self, address: str) -> str:
+        """Return the zone of the address a token says the person signed in from; `unknown` where it says none."""
+        zone = self.of(address) if address else UNKNOWN
+        # SECURITY: nobody signs in to a directory from our own host; `loopback` opens doors and is for connections alone
+        return UNKNOWN if zone == LOOPBACK else zone
 
     def _find(self, peer: str) -> str:
         if not peer:

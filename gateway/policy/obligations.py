@@ -36,7 +36,7 @@ GRANTS: Mapping[str, str] = {
 PERMIT_ANNOTATIONS = frozenset(
     {"profile", "tier", "output_tokens_cap", "output_tokens_default", "grant", "withhold", "stream_mode", "regions"}
 )
-ANNOTATIONS = frozenset({"id", "says", "owner", "tell"}) | PERMIT_ANNOTATIONS
+ANNOTATIONS = frozenset({"id", "says", "owner", "tell", "requires_auth_context"}) | PERMIT_ANNOTATIONS
 
 
 class Stated(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +138,10 @@ def merge(stated: Iterable[Stated], standards: Standards) -> Obligations | None:
             regions = permit.regions if regions is None else regions & permit.regions
     if regions is not None and not regions:
         return None
-    strict = profile in standards.strict_profiles or any(p.stream_mode is StreamMode.STRICT for p in permits)
+    modes = {p.stream_mode or StreamMode.WINDOW for p in permits}
+    mode = StreamMode.ASYNC if modes == {StreamMode.ASYNC} else StreamMode.WINDOW  # every permit must ask to release at once
+    if profile in standards.strict_profiles or StreamMode.STRICT in modes:
+        mode = StreamMode.STRICT
     return Obligations(
         profile=profile,
         tier=tier,
@@ -146,5 +149,5 @@ def merge(stated: Iterable[Stated], standards: Standards) -> Obligations | None:
         output_tokens_default=min(default, cap),
         grants=given,
         regions=regions,
-        stream_mode=StreamMode.STRICT if strict else StreamMode.WINDOW,
+        stream_mode=mode,
     )

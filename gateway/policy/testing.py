@@ -24,6 +24,7 @@ ACTIONS = frozenset({SEE, *USE, *SERVICE_ACTIONS})
 _GROUPS: Mapping[str, tuple[str, ...]] = {"use": USE}
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _OBLIGED = ("profile", "tier", "output_tokens_cap", "output_tokens_default", "grants", "regions", "stream_mode")
+_SIGN_IN = ("auth_context", "auth_methods", "client_auth", "device", "sign_in_state")
 _MAX_CELLS = 20_000  # questions one case may expand to
 
 
@@ -38,6 +39,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     when: Mapping[str, Any]
     expect: tuple[str, ...]
     because: frozenset[str] | None
+    step_up: str | None  # the authentication context that is asked for; None: whatever it is
     obliged: Mapping[str, Any]
     file: str
     line: int
@@ -109,7 +111,7 @@ def _names(table: Table, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _subject(table: Table) -> Subject:
-    table.known("kind", "tenant", "issuer", "id", "application", "app_roles", "groups", "scopes", "guest", "auth_context", "roles")
+    table.known("kind", "tenant", "issuer", "id", "application", "app_roles", "groups", "scopes", "guest", "roles", *_SIGN_IN)
     return example_subject(
         kind=SubjectKind(table.choice("kind", tuple(SubjectKind), default="user")),
         tenant=table.string("tenant", default="example"),
@@ -121,16 +123,22 @@ def _subject(table: Table) -> Subject:
         scopes=frozenset(table.strings("scopes")),
         guest=table.boolean("guest", default=False),
         auth_context=frozenset(table.strings("auth_context")),
+        auth_methods=frozenset(table.strings("auth_methods")),
+        client_auth=table.string("client_auth", default=""),
+        device=table.boolean("device", default=False),
+        sign_in_state=frozenset(table.strings("sign_in_state")),
     )
 
 
 def _when(table: Table) -> dict[str, Any]:
-    table.known("zone", "hour", "minute", "weekday", "token_age_minutes", "stream", "data_class", "region")
+    table.known("zone", "hour", "minute", "weekday", "token_age_minutes", "stream", "data_class", "region", "sign_in_zone")
     when: dict[str, Any] = {"zone": table.string("zone", default=LOOPBACK)}
     when["minute_of_day"] = table.integer("hour", 0, 23, default=12) * 60 + table.integer("minute", 0, 59, default=0)
     when["weekday"] = table.choice("weekday", _WEEKDAYS, default="wednesday")
     when["token_age_minutes"] = table.integer("token_age_minutes", 0, 10**6, default=1)
     when["stream"] = table.boolean("stream", default=False)
+    if "sign_in_zone" in table.data:
+        when["sign_in_zone"] = table.string("sign_in_zone")
     if "data_class" in table.data:
         when["data_class"] = table.choice("data_class", DATA_CLASSES)
     if "region" in table.data:
@@ -139,7 +147,7 @@ def _when(table: Table) -> dict[str, Any]:
 
 
 def _case(table: Table, policies: PolicySet) -> Case:
-    table.known("name", "who", "does", "on", "when", "expect", "because", "obliged")
+    table.known("name", "who", "does", "on", "when", "expect", "because", "step_up", "obliged")
     who = table.table("who")
     roles = frozenset(who.strings("roles")) if "roles" in who.data else None
     for role in sorted((roles or frozenset()) - policies.roles.rules.keys()):
@@ -167,6 +175,7 @@ def _case(table: Table, policies: PolicySet) -> Case:
         when=_when(table.table("when")),
         expect=expect,
         because=because,
+        step_up=table.string("step_up") if "step_up" in table.data else None,
         obliged=obliged.data,
         file=table.file,
         line=table.line,
@@ -199,6 +208,8 @@ def _differs(decision: Obligations | None, obliged: Mapping[str, Any]) -> list[s
         found = getattr(decision, key, None)
         if isinstance(found, frozenset):
             found, wanted = sorted(found), sorted(wanted) if isinstance(wanted, list) else wanted
+        elif isinstance(wanted, list) and found in wanted:
+            continue  # any of them
         if found != wanted:
             bad.append(f"`{key}` is {found}, not {wanted}")
     return bad
@@ -212,7 +223,9 @@ def _complaint(case: Case, action: str, model: str, cell: Cell) -> str:
     if case.because is not None and frozenset(cell.decision.policy_ids) != case.because:
         found = ", ".join(cell.decision.policy_ids) or "no policy"
         return f"`{case.name}`: {where}: decided by {found}, not {', '.join(sorted(case.because)) or 'no policy'}"
-    bad = _differs(cell.decision.obligations, case.obliged)
+    if case.step_up is not None and cell.decision.step_up != case.step_up:
+        return f"`{case.name}`: {where}: asks for `{cell.decision.step_up}` by signing in again, not for `{case.step_up}`"
+    bad = _differs(cell.decision.obligations, case.obliged) if cell.word == "permit" or case.expect == ("permit",) else []
     return f"`{case.name}`: {where}: {'; '.join(bad)}" if bad else ""
 
 

@@ -254,10 +254,50 @@ def _choice(choice: _Choice, chat: bool, logprobs: bool) -> dict[str, Any]:
         if choice.text is UNSET:
             raise MalformedAnswer("a choice without text")
         clean["text"] = choice.text
-    clean["logprobs"] = clean_logprobs(choice.logprobs, chat) if logprobs else None
+    clean["logprobs"] = _agreeing(clean_logprobs(choice.logprobs, chat), clean, chat) if logprobs else None
     clean["finish_reason"] = finish(choice.finish_reason) or "stop"
     _settle(clean, "content_filter_results", clean_filters(choice.content_filter_results))
     return clean
+
+
+def _agreeing(logprobs: dict[str, Any] | None, choice: Mapping[str, Any], chat: bool) -> dict[str, Any] | None:
+    """Return log probabilities whose tokens are exactly the choice's text. SECURITY: others would be text that nobody inspected."""
+    if logprobs is None:
+        return None
+    if not chat:
+        return logprobs if "".join(logprobs["tokens"]) == choice["text"] else None
+    for channel, entries in logprobs.items():
+        raw = [_octets(entry) for entry in entries]
+        said = (choice["message"].get(channel) or "").encode("utf-8", "surrogatepass")
+        if any(octets is None for octets in raw) or b"".join(octets for octets in raw if octets is not None) != said:
+            return None
+    return logprobs
+
+
+def _octets(entry: Mapping[str, Any]) -> bytes | None:
+    """Return a token as bytes, None where its two forms differ. A token may end inside a character, which is then written escaped."""
+    token = entry["token"]
+    if entry["bytes"] is None:
+        return str(token).encode("utf-8", "surrogatepass")
+    octets = bytes(entry["bytes"])
+    return octets if octets.decode("utf-8", "backslashreplace") == token else None
+
+
+def alternatives(answer: Mapping[str, Any]) -> list[str]:
+    """Return what the tokens that were not chosen say: joined, those of each rank by themselves."""
+    said: list[str] = []
+    for choice in answer.get("choices", ()):
+        logprobs = choice.get("logprobs") or {}
+        for entries in (logprobs.get("content"), logprobs.get("refusal"), logprobs.get("top_logprobs")):
+            rows = [_ranked(entry) for entry in entries or ()]
+            said += ["".join(row[rank] for row in rows if rank < len(row)) for rank in range(max(map(len, rows), default=0))]
+    return [text for text in said if text]
+
+
+def _ranked(entry: Mapping[str, Any]) -> list[str]:
+    if "top_logprobs" in entry:
+        return [one["token"] if one["bytes"] is None else bytes(one["bytes"]).decode("utf-8", "replace") for one in entry["top_logprobs"]]
+    return list(entry)
 
 
 def _message(message: Message) -> dict[str, Any]:

@@ -40,6 +40,7 @@ MAX_CHUNK_BYTES = 1_048_576  # some backends send a whole answer, arguments and 
 CONTENT = "content"
 REFUSAL = "refusal"
 REASONING = "reasoning"
+PROSE = frozenset({CONTENT, REFUSAL, REASONING})  # channels a client may print one after the other
 
 
 class Delta(msgspec.Struct):

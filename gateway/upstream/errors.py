@@ -46,6 +46,7 @@ class Trouble(StrEnum):
     MISCONFIGURED = "misconfigured"  # redirect, 401, 403, 404: our settings or credential are wrong there
     REFUSED = "refused"  # another 4xx: the request itself
     NO_PATH = "no_path"
+    NO_CREDENTIAL = "no_credential"  # nothing was sent: there was no token to send it with
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +66,9 @@ def failure_of_error(backend: str, error: UpstreamError) -> Failure:
     detail = error.detail
     if error.phase == "pool":
         return Failure(backend=backend, trouble=Trouble.FULL, sent=False, outcome=Outcome.NEUTRAL, detail=detail)
+    if error.phase == "credential":
+        # Neutral: the backend itself may be well, and others who hold a token for it should go on using it.
+        return Failure(backend=backend, trouble=Trouble.NO_CREDENTIAL, sent=False, outcome=Outcome.NEUTRAL, detail=detail)
     if error.phase == "connect":
         return Failure(backend=backend, trouble=Trouble.UNREACHABLE, sent=False, outcome=Outcome.FAULT, detail=detail)
     if error.phase == "timeout":

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from gateway import refusals
-from gateway.evidence import Dialect, Operation, ScreenedRequest
-from gateway.ports import UpstreamError
+from gateway.evidence import Dialect, Operation, ScreenedRequest, Subject
+from gateway.ports import BackendCredential, CallerHeaders, UpstreamError
 from gateway.refusals import Refusal
 from gateway.upstream.answer import Answer, UpstreamFiltered
 from gateway.upstream.breaker import Breaker, BreakerRules, Outcome, State, Ticket
@@ -32,8 +32,8 @@ _ERROR_S = 2.0
 _HOLD_DEFAULT_S = 1.0  # after a 429 that names no time
 _HOLD_CAP_S = 30.0  # a longer wish is told to the caller, but the backend is asked again after this
 
-CredentialSource = Callable[[Backend], Sequence[tuple[bytes, bytes]]]
-"""Returns our own credential headers for a backend, from memory. Raises `UpstreamError("connect", ...)` when it has none."""
+CredentialSource = Callable[[Backend], Sequence[tuple[bytes, bytes]] | None]
+"""Returns our own credential headers for a backend, from memory; None where the backend's identity has to be asked for them."""
 
 
 class _Slot:
@@ -59,6 +59,8 @@ class _Task(msgspec.Struct, frozen=True):
     payload: bytes
     headers: tuple[tuple[bytes, bytes], ...]
     deadline_s: float
+    subject: Subject
+    caller: CallerHeaders | None
 
 
 class Forwarder:
@@ -70,6 +72,7 @@ class Forwarder:
         clients: Mapping[str, BackendClient],
         *,
         credentials: CredentialSource,
+        identities: Mapping[str, BackendCredential] | None = None,
         draw: Callable[[], float],
         breaker: BreakerRules | None = None,
         budget: BudgetRules | None = None,
@@ -77,6 +80,7 @@ class Forwarder:
     ) -> None:
         self._routes = dict(routes)
         self._credentials = credentials
+        self._identities = dict(identities or {})
         self._draw = draw
         self._budgets = {name: RetryBudget(budget) for name in self._routes}
         self._agent = (b"user-agent", user_agent.encode("ascii"))
@@ -93,18 +97,25 @@ class Forwarder:
                     raise ValueError(f"backend `{backend.name}` is declared in two ways")
 
     async def forward(
-        self, screened: ScreenedRequest, *, deadline_s: float, request_id: str = "", traceparent: str = ""
+        self,
+        screened: ScreenedRequest,
+        *,
+        deadline_s: float,
+        request_id: str = "",
+        traceparent: str = "",
+        caller: CallerHeaders | None = None,
     ) -> Answer | UpstreamFiltered:
         """Return the first good answer. `deadline_s` is monotonic and bounds everything, the body included.
 
-        The caller must `aclose` an `Answer` on every path. Raises `Refusal` (BACKEND_UNAVAILABLE, BACKEND_TIMEOUT, OVERLOADED,
-        RATE_LIMITED, INVALID_REQUEST), with nothing held.
+        `caller` is for backends that are asked on behalf of the person; nothing else reads it. The caller must `aclose` an
+        `Answer` on every path. Raises `Refusal` (BACKEND_UNAVAILABLE, BACKEND_TIMEOUT, OVERLOADED, RATE_LIMITED,
+        INVALID_REQUEST; on behalf of a person also INVALID_TOKEN and POLICY_DENIED), with nothing held.
         """
         permit = screened.valid.permit
         route = self._routes.get(permit.route)
         if route is None:
             raise Refusal(refusals.BACKEND_UNAVAILABLE, detail="route has no backends")
-        task = self._task(screened, deadline_s, request_id, traceparent)
+        task = self._task(screened, deadline_s, request_id, traceparent, caller)
         budget = self._budgets[route.name]
         budget.earn()
         candidates = list(order(route, permit.obligations.regions, self._draw() if route.spread else 0.0))
@@ -137,7 +148,9 @@ class Forwarder:
                 break
         raise _refusal(failures, attempts)
 
-    def _task(self, screened: ScreenedRequest, deadline_s: float, request_id: str, traceparent: str) -> _Task:
+    def _task(
+        self, screened: ScreenedRequest, deadline_s: float, request_id: str, traceparent: str, caller: CallerHeaders | None
+    ) -> _Task:
         valid = screened.valid
         asked = valid.permit.asked
         headers = [
@@ -149,7 +162,10 @@ class Forwarder:
             headers.append((b"x-request-id", request_id.encode("ascii")))
         if traceparent:
             headers.append((b"traceparent", traceparent.encode("ascii")))
-        return _Task(valid.permit.route, asked.model, asked.operation, valid.stream, screened.payload, tuple(headers), deadline_s)
+        route, subject = valid.permit.route, valid.permit.subject
+        return _Task(
+            route, asked.model, asked.operation, valid.stream, screened.payload, tuple(headers), deadline_s, subject, caller
+        )
 
     async def _attempt(
         self, slot: _Slot, backend: Backend, ticket: Ticket, task: _Task, attempts: int
@@ -161,7 +177,10 @@ class Forwarder:
         try:
             if path is None:
                 return _skipped(slot, Trouble.NO_PATH, None)
-            headers = (*task.headers, *self._credentials(backend))
+            held = self._credentials(backend)
+            if held is None:
+                held = await self._identities[backend.name].headers(task.subject, task.caller, time.time())
+            headers = (*task.headers, *held)
             response = await slot.client.post(path, headers, _payload(backend, task), deadline_s=task.deadline_s)
             if 200 <= response.status < 300 and _fits(response, task.stream):
                 ticket = slot.breaker.good_start(ticket, time.monotonic())
@@ -177,7 +196,11 @@ class Forwarder:
                 response, outcome = None, None
                 return answer
             failure = _status_failure(slot, response)
-            outcome = failure.outcome
+            identity = self._identities.get(backend.name) if failure.status in (401, 403) else None
+            # SECURITY: one person whom a backend does not take must not close it for everybody.
+            outcome = Outcome.NEUTRAL if identity is not None and identity.personal else failure.outcome
+            if identity is not None:
+                _identity_refused(identity, failure, task)
             if failure.trouble is Trouble.REFUSED:
                 return await _refused(backend, task, attempts, response)
             return failure
@@ -204,7 +227,15 @@ class Forwarder:
         """Open one connection to each backend; return which could be reached. Never raises."""
         return {name: await _reachable(slot.client) for name, slot in self._slots.items()}
 
+    async def ready_identities(self) -> dict[str, bool]:
+        """Ask for the token of each backend that has an identity of its own; return which were got. Never raises."""
+        now_s = time.time()
+        got = await asyncio.gather(*(identity.ready(now_s) for identity in self._identities.values()))
+        return dict(zip(self._identities, got, strict=True))
+
     async def aclose(self) -> None:
+        for identity in self._identities.values():
+            await identity.aclose()
         for slot in self._slots.values():
             await slot.client.aclose()
 
@@ -242,6 +273,15 @@ def _fits(response: Response, stream: bool) -> bool:
     wanted = b"text/event-stream" if stream else b"application/json"
     kind = response.header(b"content-type")
     return kind == wanted or kind.split(b";", 1)[0].strip().lower() == wanted
+
+
+def _identity_refused(identity: BackendCredential, failure: Failure, task: _Task) -> None:
+    """Take note of a backend's 401 or 403. Raises `Refusal` where it says that this person may not."""
+    if failure.status == 401:
+        identity.rejected(task.subject, time.time())
+    elif identity.personal:
+        detail = f"backend `{failure.backend}` answered 403 to the caller's own token"
+        raise Refusal(refusals.POLICY_DENIED, message="the model's backend does not permit this person", detail=detail)
 
 
 def _status_failure(slot: _Slot, response: Response) -> Failure:

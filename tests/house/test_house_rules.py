@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_type_hints
 
 import msgspec
 import pytest
@@ -202,7 +203,7 @@ def test_every_alert_of_the_source_is_in_operations() -> None:
 def setting_keys() -> list[str]:
     made = []
     for section, cls in {**settings._SINGLE, **settings._MANY, "prices.MODEL": settings.Price}.items():
-        for key, hint in inspect.get_annotations(cls, eval_str=True).items():
+        for key, hint in get_type_hints(cls).items():
             nested = [a for a in (hint, *getattr(hint, "__args__", ())) if isinstance(a, type) and issubclass(a, settings._Section)]
             made += [f"{section}.{key}.{k}" for n in nested for k in n.__struct_fields__] if nested else [f"{section}.{key}"]
     return made
@@ -247,16 +248,16 @@ RIGHT = """
 from gateway.evidence import ScreenedRequest
 from gateway.exchange import Exchange
 from gateway.house import House
-from gateway.pipeline import Opened, forward
+from gateway.pipeline import Inbound, Opened, forward
 
-async def program(prompt: ScreenedRequest, opened: Opened, house: House, exchange: Exchange) -> None:
-    await forward(prompt, opened, house, exchange)
+async def program(prompt: ScreenedRequest, opened: Opened, inbound: Inbound, house: House, exchange: Exchange) -> None:
+    await forward(prompt, opened, inbound, house, exchange)
 """
 WRONG = {
     "who asks is no screened request": ("prompt: ScreenedRequest", "prompt: Subject"),
     "a valid request is not yet screened": ("prompt: ScreenedRequest", "prompt: ValidRequest"),
     "an index is no proof of durability": ("opened: Opened", "opened: int"),
-    "the proof cannot be left out": ("forward(prompt, opened, house", "forward(prompt, house"),
+    "the proof cannot be left out": ("forward(prompt, opened, inbound", "forward(prompt, inbound"),
 }
 
 

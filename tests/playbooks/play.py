@@ -280,7 +280,9 @@ class FakeForwarder:
         self.sent: list[dict[str, Any]] = []
         self.answers: list[FakeAnswer] = []
 
-    async def forward(self, screened: ScreenedRequest, *, deadline_s: float, request_id: str = "", traceparent: str = "", caller: Any = None) -> Any:
+    async def forward(
+        self, screened: ScreenedRequest, *, deadline_s: float, request_id: str = "", traceparent: str = "", caller: Any = None
+    ) -> Any:
         opened = [i for i, r in enumerate(self._log.raw) if json.loads(r)["type"] == "opened"]
         assert opened and set(opened) <= self._log.durable, "something left before its intent was durable"
         self.sent.append(json.loads(screened.payload))
@@ -444,7 +446,7 @@ async def play(
         "prices": {"assistant": TokenPrice(1000.0, 2000.0)},
         "unauthenticated": Unauthenticated(),
         "wall_s": lambda: NOON_S,
-        "mono_s": lambda: 5_000.0,
+        "mono_s": lambda: 5e9,  # inspection keeps its deadline by the real clock: never before this
         "new_id": lambda: "3f0c7f0e-0000-4000-8000-000000000001",
         "nonce": lambda: "k7f3",
         "categories": openai_categories,

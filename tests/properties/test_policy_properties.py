@@ -111,6 +111,9 @@ stated = st.builds(
 )
 
 
+MODES = [StreamMode.ASYNC, StreamMode.WINDOW, StreamMode.STRICT]
+
+
 def no_looser(one: Obligations, other: Obligations) -> bool:
     return (
         STANDARDS.profiles.index(one.profile) >= STANDARDS.profiles.index(other.profile)
@@ -118,7 +121,7 @@ def no_looser(one: Obligations, other: Obligations) -> bool:
         and one.output_tokens_cap <= other.output_tokens_cap
         and one.output_tokens_default <= other.output_tokens_default
         and (other.regions is None or (one.regions is not None and one.regions <= other.regions))
-        and (one.stream_mode is StreamMode.STRICT or other.stream_mode is StreamMode.WINDOW)
+        and MODES.index(one.stream_mode) >= MODES.index(other.stream_mode)
     )
 
 

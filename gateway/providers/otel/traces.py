@@ -6,7 +6,7 @@ A client's trace becomes a link, never the parent: nobody outside decides what w
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway import __version__
@@ -15,21 +15,28 @@ from gateway.telemetry.gen_ai import attributes, span_name
 
 
 class Spans:
-    """Exports spans over OTLP/HTTP in the background. Raises `ImportError` without the `otel` extra.
+    """Exports spans in the background: over OTLP/HTTP where there is an `endpoint`, and by each of `exporters`.
 
-    `sample`: share of exchanges from 0 to 1; refusals by fault of ours are always kept. `draw` is uniform in [0, 1).
+    Raises `ImportError` without the `otel` extra (or `appinsights`). `sample`: share of exchanges from 0 to 1; refusals by fault of ours
+    are always kept. `draw` is uniform in [0, 1).
     """
 
-    def __init__(self, endpoint: str, sample: float, draw: Callable[[], float], *, exporter: Any = None) -> None:
+    def __init__(
+        self, endpoint: str | None, sample: float, draw: Callable[[], float], *, exporter: Any = None, exporters: Sequence[Any] = ()
+    ) -> None:
         self._api: Any = importlib.import_module("opentelemetry.trace")
         sdk: Any = importlib.import_module("opentelemetry.sdk.trace")
         export: Any = importlib.import_module("opentelemetry.sdk.trace.export")
         resources: Any = importlib.import_module("opentelemetry.sdk.resources")
-        if exporter is None:
-            exporter = importlib.import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter").OTLPSpanExporter(endpoint=endpoint)
+        used = [*exporters] if exporter is None else [exporter, *exporters]
+        if endpoint and exporter is None:
+            used.append(
+                importlib.import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter").OTLPSpanExporter(endpoint=endpoint)
+            )
         resource = resources.Resource.create({"service.name": "inference-gateway", "service.version": __version__})
         self._provider: Any = sdk.TracerProvider(resource=resource)
-        self._provider.add_span_processor(export.BatchSpanProcessor(exporter))
+        for one in used:
+            self._provider.add_span_processor(export.BatchSpanProcessor(one))
         self._tracer: Any = self._provider.get_tracer("gateway", __version__)
         self._sample = sample
         self._draw = draw

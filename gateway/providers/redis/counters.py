@@ -12,7 +12,9 @@ import hashlib
 import importlib
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -27,15 +29,41 @@ _CONNECTIONS = 64
 _UNTOLD = 10_000  # beyond it the oldest is left to expire, which errs on the strict side
 
 
+class _Shown:
+    """What the library shows to the server: the password as it is now."""
+
+    def __init__(self, user: str, password: Callable[[], str]) -> None:
+        self._user = user
+        self._password = password
+
+    def get_credentials(self) -> tuple[str, ...]:
+        return (self._user, self._password()) if self._user else (self._password(),)
+
+    async def get_credentials_async(self) -> tuple[str, ...]:
+        return self.get_credentials()
+
+
+def _without_user(url: str) -> tuple[str, str]:
+    """Return a URL without its user part, and the user's name."""
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    return parts._replace(netloc=host).geturl(), unquote(user.partition(":")[0])
+
+
 class RedisCounters:
     """`ports.CounterStore` over Redis with a local fallback. Needs the `redis` extra; raises `ImportError` without it."""
 
-    def __init__(self, url: str, *, replicas: int = 1, budget_s: float = 0.025) -> None:
+    def __init__(self, url: str, *, replicas: int = 1, budget_s: float = 0.025, password: Callable[[], str] | None = None) -> None:
         library: Any = importlib.import_module("redis.asyncio")
         retries: Any = importlib.import_module("redis.retry")
         backoff: Any = importlib.import_module("redis.backoff")
         faults: Any = importlib.import_module("redis.exceptions")
         self._errors: tuple[type[Exception], ...] = (faults.RedisError, OSError, TimeoutError)
+        # Asked for each new connection, so that a password replaced at its source is used from then on.
+        shown: dict[str, Any] = {}
+        if password is not None:
+            url, user = _without_user(url)
+            shown["credential_provider"] = _Shown(user, password)
         # The library's default retries a dead server for seconds.
         pool = library.BlockingConnectionPool.from_url(
             url,
@@ -45,6 +73,7 @@ class RedisCounters:
             socket_connect_timeout=budget_s,
             retry=retries.Retry(backoff.NoBackoff(), 0),
             decode_responses=True,
+            **shown,
         )
         self._redis: Any = library.Redis.from_pool(pool)
         self._reserve = self._redis.register_script(RESERVE)

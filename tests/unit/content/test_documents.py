@@ -37,6 +37,23 @@ def test_every_string_key_and_long_number_is_inspected_decoded() -> None:
     assert isinstance(documents.strings(document)[0][0][-1], KeyAt)
 
 
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("[4111, 1111, 1111, 1111]", "4111 1111 1111 1111"),
+        ('["4111", 1111, "1111", 1111]', "4111 1111 1111 1111"),
+        ("[4, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]", "4 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1"),
+        ("[1, 2, 3]", None),
+        ("[4111, 1111, 1111, 1111.5]", None),
+        ("[4111, true, 1111, 1111, 1111]", None),
+        ("[1001, 1002, 1003, 1004, 1005]", None),
+    ],
+)
+def test_a_number_in_parts_is_inspected_as_one(text: str, number: str | None) -> None:
+    found = documents.strings(documents.parse(text))
+    assert [value for path, value in found if path == ()] == ([number] if number else [])
+
+
 @given(DOCUMENTS)
 def test_what_is_written_is_what_was_read(document: object) -> None:
     assert json.loads(documents.dump(document)) == document

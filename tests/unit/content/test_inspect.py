@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from inspection_fakes import ToyNames, ToyScanner, inspection, rules, side, text
 
@@ -17,7 +19,7 @@ SCOPE = Scope("t", b"s")
 async def find(
     made: Inspection, segment: Segment, given: Rules | None = None, direction: Direction = IN, scope: Scope = SCOPE
 ) -> tuple[Finding, bool]:
-    found, cached = await made.findings([segment], given or rules(), direction, scope, 0.0)
+    found, cached = await made.findings([segment], given or rules(), direction, scope, math.inf)
     return found[0], cached
 
 

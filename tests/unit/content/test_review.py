@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 from inspection_fakes import inspection, rules, side, text
@@ -20,7 +21,7 @@ async def reviewed(
     *segments: Segment, given: DirectionRules | None = None, pseudonyms: Pseudonyms | None = None
 ) -> tuple[Review, Findings]:
     findings = Findings()
-    result = await review(inspection(), segments, rules(given), Direction.INBOUND, Scope("t", b"s"), 0.0, pseudonyms, findings)
+    result = await review(inspection(), segments, rules(given), Direction.INBOUND, Scope("t", b"s"), math.inf, pseudonyms, findings)
     return result, findings
 
 

