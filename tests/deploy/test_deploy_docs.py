@@ -6,7 +6,6 @@ runs as `helm template`, with the same files and flags. Everything else is parse
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -14,11 +13,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from chart_tools import BESIDE, ROOT, of_kind, program
+from chart_tools import BESIDE, ROOT, of_kind, pod_specs, program
 
+from gateway.assembly import route_facts
 from gateway.policy.load import load_policies
 from gateway.settings import load
 
@@ -59,7 +60,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shell(folder: Path, line: str) -> str:
-    path = os.pathsep.join([str(Path(program("helm")).parent), str(Path(sys.executable).parent), str(BESIDE), os.environ.get("PATH", "")])
+    # The reader's `python` and `gateway` are the product's own; beside helm lies another Python, which knows nothing of it.
+    path = os.pathsep.join([str(Path(sys.executable).parent), str(Path(program("helm")).parent), str(BESIDE), os.environ.get("PATH", "")])
     done = subprocess.run(
         ["bash", "-euc", line], cwd=folder, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "PATH": path}
     )
@@ -90,14 +92,36 @@ def test_a_command_runs(folder: Path, policies: Path, line: str, tmp_path: Path)
         )
 
 
-def test_the_policy_set_arrives_whole(policies: Path, tmp_path: Path) -> None:
-    values = json.loads(policies.read_text(encoding="utf-8"))["policies"]
-    for name, content in values["files"].items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content, encoding="utf-8")
-    arrived, kept = load_policies(tmp_path), load_policies(ROOT / "policies")
-    assert {p.id for p in arrived.policies} == {p.id for p in kept.policies}
-    assert values["invariants"] == (ROOT / "policies.invariants.toml").read_text(encoding="utf-8")
+def mounted(found: list[dict[str, Any]], name: str, folder: Path) -> Path:
+    """Lay a volume's ConfigMap out as the kubelet does: files in a folder of the day, `..data` and the first names linked to it."""
+    spec = pod_specs(found)[0]
+    volume = next(v["configMap"] for v in spec["volumes"] if v["name"] == name)
+    (data,) = [m["data"] for m in of_kind(found, "ConfigMap") if m["metadata"]["name"] == volume["name"]]
+    day = folder / "..2026_09_21"
+    for item in volume.get("items") or [{"key": key, "path": key} for key in data]:
+        (day / item["path"]).parent.mkdir(parents=True, exist_ok=True)
+        (day / item["path"]).write_text(data[item["key"]], encoding="utf-8")
+    (folder / "..data").symlink_to(day.name)
+    for entry in day.iterdir():
+        (folder / entry.name).symlink_to(f"..data/{entry.name}")
+    return folder
+
+
+@pytest.mark.parametrize("mode", ["ingress", "sidecar"])
+def test_the_page_leads_to_a_policy_set_that_the_pod_serves(folder: Path, policies: Path, mode: str, tmp_path: Path) -> None:
+    """What the pod does at its start: the whole set, under the invariants, with the models of the page's own settings."""
+    said = shell(folder, f"helm template x deploy/helm/secure-inference-gateway -n a -f {mode}.values.yaml -f {policies.name}")
+    found = [m for m in yaml.safe_load_all(said) if m]
+    for part in ("set", "config"):
+        (tmp_path / part).mkdir()
+    config = mounted(found, "gateway-settings", tmp_path / "config")
+    settings = load(config / "gateway.toml", {**CLIENT, "AZURE_FEDERATED_TOKEN_FILE": "/token"} if mode == "ingress" else {})
+    invariants = config / Path(settings.policies.invariants or "").name
+    assert invariants.read_bytes() == (ROOT / "policies.invariants.toml").read_bytes()
+    served = load_policies(mounted(found, "gateway-policies", tmp_path / "set"), invariants=invariants, routes=route_facts(settings))
+    reviewed = load_policies(ROOT / "policies", invariants=ROOT / "policies.invariants.toml", routes=None)
+    # The digest that records name is the one of the set that was reviewed and tested.
+    assert served.digest == reviewed.digest and len(served.policies) > 5
 
 
 def test_a_set_that_no_configmap_holds_is_refused(tmp_path: Path) -> None:

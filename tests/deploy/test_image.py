@@ -1,7 +1,7 @@
 """Does the image build from the Dockerfile, run as a number without a shell, and serve a request soon enough?
 
 Needs root, buildah and either `GATEWAY_IMAGE_BASE` (a root file system with Python, as tar) or mmdebstrap to make one: no
-registry is asked for anything. Skipped, saying so, where one is missing.
+registry is asked for anything. Skipped, saying so, where one is missing or where it is built by `make image-check`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from programs import absent
 from running_house import House
 from wire import CHAT, ask, chat
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "docker.io/library/python:3.13-slim-bookworm"  # what is built stands in under the name the Dockerfile asks for
 READY_S = 3.0
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("image")]
 
 
 def run(*command: str, **more: object) -> str:
@@ -48,17 +49,19 @@ def index_mounts() -> list[str]:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if os.environ.get("GATEWAY_IMAGE") == "apart":
+        pytest.skip("GATEWAY_IMAGE=apart: the image is built by `make image-check`, not beside the other tests")
     given = os.environ.get("GATEWAY_IMAGE_BASE")
     if given:
         return Path(given)
     if os.geteuid() != 0 or shutil.which("buildah") is None:
-        pytest.skip("the image test needs root and buildah")
+        absent("the image test needs root and buildah")
     if shutil.which("mmdebstrap") is None:
-        pytest.skip("the image test needs mmdebstrap or GATEWAY_IMAGE_BASE")
+        absent("the image test needs mmdebstrap or GATEWAY_IMAGE_BASE")
     sources = Path("/etc/apt/sources.list.d/debian.sources")
     mirror = re.search(r"^URIs:\s*(\S+)", sources.read_text(), re.MULTILINE) if sources.is_file() else None
     if mirror is None:
-        pytest.skip("no Debian mirror is configured in /etc/apt/sources.list.d/debian.sources")
+        absent("no Debian mirror is configured in /etc/apt/sources.list.d/debian.sources")
     tar = tmp_path_factory.mktemp("base") / "base.tar"
     run("mmdebstrap", "--variant=minbase", "--include=python3,python3-venv,ca-certificates", "bookworm", str(tar), mirror[1])
     return tar
@@ -76,7 +79,7 @@ class Builder:
 def built(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Builder, str]]:
     """The image and a mounted container of it."""
     if os.geteuid() != 0 or shutil.which("buildah") is None:
-        pytest.skip("the image test needs root and buildah")
+        absent("the image test needs root and buildah")
     folder = tmp_path_factory.mktemp("buildah")
     builder = Builder(folder)
     first = builder("from", "scratch")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from programs import absent
 from prometheus_client.metrics_core import Metric
 
 from gateway.__main__ import parser_for
@@ -36,7 +37,7 @@ def promtool() -> str:
     given = os.environ.get("GATEWAY_PROMTOOL")
     found = given if given and Path(given).exists() else shutil.which("promtool")
     if found is None:
-        pytest.skip("promtool is not installed: set GATEWAY_PROMTOOL or put it on PATH (Debian has it in `prometheus`)")
+        absent("promtool is not installed: set GATEWAY_PROMTOOL or put it on PATH (Debian has it in `prometheus`)")
     return found
 
 
