@@ -31,6 +31,7 @@ from gateway.assembly import (
     pepper,
     plain_specs,
     route_facts,
+    second_opinion,
     signing_key,
     specs_source,
 )
@@ -299,6 +300,8 @@ class Application:
             await self._secrets.aclose()
         if self._ner is not None:
             await asyncio.to_thread(self._ner.close)
+        if self._inspection.inspectors.opinion is not None:
+            self._inspection.inspectors.opinion.close()
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close)
         self._summarise()
@@ -375,6 +378,7 @@ async def build(settings: Settings, *, unsafe_development: bool = False) -> Appl
     remote = content_safety(settings, secrets.current, secrets.watch, secrets.suspect)
     if remote is None and (asking := asks_cloud(holder.current)):
         raise RuntimeError(f"the profile `{asking[0]}` asks Azure AI Content Safety, and settings have no [content_safety]")
+    opinion = await asyncio.to_thread(second_opinion, settings, holder.current)
     # What could be wrong with where evidence goes is found before the log is opened.
     shipping = shippers(settings, Signer(settings.audit.origin, key).verifier_key(), secrets.current)
     spans = span_exporters(settings, secrets.current)
@@ -387,7 +391,7 @@ async def build(settings: Settings, *, unsafe_development: bool = False) -> Appl
         checkpoint_sinks=checkpoint_sinks(settings.audit),
     )
     await log.start()
-    inspected, ner = await inspection(settings, remote)
+    inspected, ner = await inspection(settings, remote, opinion)
     authenticator, keysets = await issuers_and_tenants(settings, secrets.current, secrets.watch)
     prints = record.Pseudonymiser(pepper(secrets.current(settings.audit.pepper).reveal()))
     randomness = Randomness()
@@ -399,7 +403,7 @@ async def build(settings: Settings, *, unsafe_development: bool = False) -> Appl
         tokenizer=LazyTokenizer(),
         counters=counter_store(settings, secrets.current),
         inspection=inspected,
-        rules=rules_source(ner_enabled=ner is not None),
+        rules=rules_source(ner_enabled=ner is not None, second_opinion=settings.inspection.second_opinion),
         log=log,
         prints=prints,
         fingerprints=fingerprints(prints),

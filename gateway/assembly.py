@@ -35,6 +35,7 @@ from gateway.providers.azure.group_membership import GraphGroups
 from gateway.providers.azure.sdk_credential import SdkCredential
 from gateway.providers.azure.token_keeper import Flights
 from gateway.providers.azure.upstream_identity import COGNITIVE_SERVICES, IdentityConfig, application_credential, backend_credential
+from gateway.providers.local import encoder
 from gateway.providers.local.counters import MemoryCounters
 from gateway.providers.local.documents import HttpsDocuments
 from gateway.providers.local.moderation import LinearModerator
@@ -133,9 +134,14 @@ def plain_specs(routes: Sequence[RouteSettings], schemas: Any) -> dict[str, Any]
 
 
 def local_inspection(
-    *, ner: Any = None, entries: int = 50_000, countries: Sequence[str] = (), remote: RemoteModerator | None = None
+    *,
+    ner: Any = None,
+    entries: int = 50_000,
+    countries: Sequence[str] = (),
+    remote: RemoteModerator | None = None,
+    opinion: encoder.Encoder | None = None,
 ) -> Inspection:
-    """Return inspection by what needs nothing but this machine."""
+    """Return inspection by what needs nothing but this machine, unless `remote` is given."""
     inspectors = Inspectors(
         scanner=PatternScanner(countries=countries or None),
         moderator=LinearModerator(),
@@ -144,6 +150,8 @@ def local_inspection(
         smuggling=views.smuggling,
         language=language.language,
         remote=remote,
+        opinion=opinion,
+        blend=opinion.blend if opinion is not None else None,
         secrets=PatternScanner(secrets_only=True),
     )
     return Inspection(inspectors, FindingCache(secrets.token_bytes(32), entries))
@@ -186,13 +194,43 @@ def asks_cloud(policies: PolicySet) -> list[str]:
     return [name for name, p in policies.content.profiles.items() if p.inbound.cloud is not None or p.outbound.cloud is not None]
 
 
-async def inspection(settings: Settings, remote: RemoteModerator | None = None) -> tuple[Inspection, NerPool | None]:
+def asks_twice(policies: PolicySet) -> list[str]:
+    """Return the profiles that ask for a second opinion."""
+    return [name for name, p in policies.content.profiles.items() if p.inbound.second_opinion or p.outbound.second_opinion]
+
+
+def second_opinion(settings: Settings, policies: PolicySet) -> encoder.Encoder | None:
+    """Return the encoder: with its weights where a profile asks for it now, with its card alone where a later set may.
+
+    None where settings switch it off, or where it is not installed and nobody asks. Raises `RuntimeError`, `ModelInvalid`.
+    """
+    asking = asks_twice(policies)
+    if not settings.inspection.second_opinion:
+        if asking:
+            logger.warning("no second opinion: settings switch it off", extra={"profiles": asking})
+        return None
+    if not encoder.available():
+        if asking:
+            raise RuntimeError(f"the profile `{asking[0]}` asks for a second opinion, and the extra `encoder` is not installed")
+        return None
+    made = encoder.Encoder()
+    if asking:
+        made.load()
+    return made
+
+
+async def inspection(
+    settings: Settings, remote: RemoteModerator | None = None, opinion: encoder.Encoder | None = None
+) -> tuple[Inspection, NerPool | None]:
     """Return inspection as settings ask for, its workers started."""
     ner = None
     if settings.inspection.ner:
         ner = NerPool(workers=settings.inspection.ner_workers, queue=settings.inspection.ner_queue)
         await asyncio.to_thread(ner.wait_ready)
-    return local_inspection(ner=ner, entries=settings.inspection.cache_entries, countries=settings.inspection.countries, remote=remote), ner
+    made = local_inspection(
+        ner=ner, entries=settings.inspection.cache_entries, countries=settings.inspection.countries, remote=remote, opinion=opinion
+    )
+    return made, ner
 
 
 def issuer_config(issuer: Issuer) -> IssuerConfig:

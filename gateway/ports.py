@@ -228,8 +228,13 @@ class SecondOpinion(Protocol):
     async def judge(self, texts: Sequence[str], roles: Sequence[Role], deadline_s: float) -> list[tuple[dict[str, float], bool]]:
         """Return, for each text, head -> calibrated score in 0..1 as `Moderator.score` does, and whether all of it was read.
 
-        `deadline_s` is monotonic. Idempotent. Raises `InspectorUnavailable` past it, when the queue is full, or after `close`.
+        A text that it cannot read has no scores. `deadline_s` is monotonic. Idempotent. Raises `InspectorUnavailable` past it, when the
+        queue is full, or after `close`.
         """
+        ...
+
+    def close(self) -> None:
+        """Let go of everything. Idempotent; what is being judged fails."""
         ...
 
 

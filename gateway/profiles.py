@@ -68,8 +68,8 @@ def own_detector(policy: DirectionPolicy, version: str) -> SpanDetector | None:
     return Together(detectors, version) if detectors else None
 
 
-def direction_rules(policy: DirectionPolicy, *, ner_enabled: bool, digest: str) -> DirectionRules:
-    """Translate one direction. With NER off in settings the rules do not ask for it: the composition root says so in the log."""
+def direction_rules(policy: DirectionPolicy, *, ner_enabled: bool, second_opinion: bool = False, digest: str) -> DirectionRules:
+    """Translate one direction. What settings switch off the rules do not ask for: the composition root says so in the log."""
     return DirectionRules(
         entities={type_: _ACTIONS[action] for type_, action in policy.entities.items()},
         entity_default=_ACTIONS[policy.entity_default],
@@ -81,6 +81,7 @@ def direction_rules(policy: DirectionPolicy, *, ner_enabled: bool, digest: str) 
         blocklist=own_detector(policy, digest[:23]),
         allowed=policy.allowed,
         ner=policy.ner and ner_enabled,
+        second_opinion=policy.second_opinion and second_opinion,
         languages=policy.languages,
         unsupported_language=_ACTIONS[policy.unsupported_language],
         on_error=_ON_ERROR[policy.on_inspector_error],
@@ -89,18 +90,18 @@ def direction_rules(policy: DirectionPolicy, *, ner_enabled: bool, digest: str) 
     )
 
 
-def compile_rules(profile: ContentProfile, digest: str, *, ner_enabled: bool) -> Rules:
-    """Translate a profile of the generation `digest`."""
+def compile_rules(profile: ContentProfile, digest: str, *, ner_enabled: bool, second_opinion: bool = False) -> Rules:
+    """Translate a profile of the generation `digest`. The last two say what settings allow."""
     return Rules(
         name=profile.name,
-        key=f"{digest}/{profile.name}/{int(ner_enabled)}".encode(),
-        inbound=direction_rules(profile.inbound, ner_enabled=ner_enabled, digest=digest),
-        outbound=direction_rules(profile.outbound, ner_enabled=ner_enabled, digest=digest),
+        key=f"{digest}/{profile.name}/{int(ner_enabled)}{int(second_opinion)}".encode(),
+        inbound=direction_rules(profile.inbound, ner_enabled=ner_enabled, second_opinion=second_opinion, digest=digest),
+        outbound=direction_rules(profile.outbound, ner_enabled=ner_enabled, second_opinion=second_opinion, digest=digest),
         restore=profile.restore,
     )
 
 
-def rules_source(*, ner_enabled: bool) -> Callable[[Any, str], Rules]:
+def rules_source(*, ner_enabled: bool, second_opinion: bool = False) -> Callable[[Any, str], Rules]:
     """Return `rules(generation, profile name)`; the rules of the last few generations are kept compiled."""
     compiled: dict[tuple[str, str], Rules] = {}
 
@@ -111,7 +112,9 @@ def rules_source(*, ner_enabled: bool) -> Callable[[Any, str], Rules]:
             profile = generation.profile(name)
             if len(compiled) >= _KEPT_GENERATIONS * 32:
                 compiled.clear()
-            found = compiled[key] = compile_rules(profile, generation.digest, ner_enabled=ner_enabled)
+            found = compiled[key] = compile_rules(
+                profile, generation.digest, ner_enabled=ner_enabled, second_opinion=second_opinion
+            )
         return found
 
     return rules

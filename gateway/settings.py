@@ -185,6 +185,7 @@ class InspectionSettings(_Section, frozen=True, kw_only=True):
     ner: bool = True
     ner_workers: int = 1
     ner_queue: int = 64
+    second_opinion: bool = True  # profiles that ask for it get it
     countries: tuple[str, ...] = ()  # whose national identifiers to look for; empty: every country's
     cache_entries: int = 50_000
 

@@ -51,6 +51,8 @@ class Stream(Waiting):
         self._model = prompt.valid.permit.asked.model
         # SECURITY: what a remote moderator judges is held until its verdict, whatever a policy asks for.
         self._mode = StreamMode.STRICT if rules.outbound.cloud is not None else prompt.valid.permit.obligations.stream_mode
+        # What reads whole texts is asked when all of an answer is there, which `strict` alone waits for.
+        self._reread = rules.outbound.second_opinion and self._mode is StreamMode.STRICT
         self._degraded = False
         self._findings = Findings()
         self._channels: dict[tuple[int, str], Channel] = {}
@@ -257,8 +259,11 @@ class Stream(Waiting):
     def _guard(self, name: str, mode: StreamMode) -> StreamGuard:
         arguments = name.endswith(":arguments")
         inspectors = self._house.inspection.inspectors
+        rules = self._rules.outbound
+        if self._reread and not arguments:
+            rules = msgspec.structs.replace(rules, block_at={}, record_at={})  # `_finish_whole` judges harm, with both models
         return StreamGuard(
-            self._rules.outbound,
+            rules,
             [inspectors.scanner],
             inspectors.moderator.open(Role.ASSISTANT),
             None if arguments else self._prompt.restorer,
@@ -330,7 +335,7 @@ class Stream(Waiting):
             if name.endswith(":arguments") and channel.queue:
                 await self._finish_whole(channel, out, Use.ARGUMENTS)
                 continue
-            if self._rules.outbound.cloud is not None and channel.queue:
+            if (self._reread or self._rules.outbound.cloud is not None) and channel.queue:
                 await self._finish_whole(channel, out, Use.CONTENT)
                 continue
             if channel.behind is not None:

@@ -13,7 +13,16 @@ from typing import Final
 
 import msgspec
 
-from gateway.assembly import asks_cloud, content_safety, forwarder, issuer_config, issuers_and_tenants, route_facts, tenant_rules
+from gateway.assembly import (
+    asks_cloud,
+    asks_twice,
+    content_safety,
+    forwarder,
+    issuer_config,
+    issuers_and_tenants,
+    route_facts,
+    tenant_rules,
+)
 from gateway.identity.issuers import IssuerFaults, trust
 from gateway.identity.subject import TenantFaults, Tenants
 from gateway.policy.facts import Zones
@@ -22,6 +31,7 @@ from gateway.policy.load import load_policies
 from gateway.ports import Secret, SinkRefused, SinkUnavailable
 from gateway.providers.azure.msal_client import CertificateFault, certificate_parts
 from gateway.providers.azure.token_keeper import Flights
+from gateway.providers.local import encoder
 from gateway.providers.local.secrets import SecretMissing, resolve
 from gateway.providers.secret_keeper import SecretFaults
 from gateway.secret_sources import loaded
@@ -82,9 +92,16 @@ def policy_faults(directory: Path, settings: Settings | None) -> list[str]:
         policies = load_policies(directory, invariants=invariants, routes=routes, zones=zones, bad_sets=True)
     except PolicyFaults as found:
         return [str(f) for f in found.faults]
-    if settings is None or settings.content_safety is not None:
+    if settings is None:
         return []
-    return [f"the profile `{name}` asks Azure AI Content Safety, and settings have no [content_safety]" for name in asks_cloud(policies)]
+    faults: list[str] = []
+    if settings.inspection.second_opinion and not encoder.available():
+        why = "asks for a second opinion, and the extra `encoder` is not installed"
+        faults += (f"the profile `{name}` {why}" for name in asks_twice(policies))
+    if settings.content_safety is None:
+        why = "asks Azure AI Content Safety, and settings have no [content_safety]"
+        faults += (f"the profile `{name}` {why}" for name in asks_cloud(policies))
+    return faults
 
 
 def identities(settings: Settings) -> list[tuple[str, int, Identity]]:

@@ -30,6 +30,7 @@ from gateway.evidence import Role
 from gateway.policy.load import load_policies
 from gateway.ports import InspectorUnavailable
 from gateway.profiles import compile_rules
+from gateway.providers.local import encoder
 from gateway.providers.local.ner import NerPool
 from gateway.quickstart.state import starter_policies
 from gateway.training import pii_spans
@@ -48,6 +49,7 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument("--only", choices=["pii", "moderation", "secrets"], help="one part")
     parser.add_argument("--max", type=int, metavar="N", help="so many rows a source and language")
     parser.add_argument("--no-ner", action="store_true", help="without the model of names")
+    parser.add_argument("--no-second-opinion", action="store_true", help="without the encoder: what the linear model says alone")
     parser.add_argument(
         "--baseline", type=Path, metavar="FILE", default=baseline.STORED, help="numbers to compare with; default: the stored ones"
     )
@@ -82,8 +84,9 @@ def _fault(arguments: argparse.Namespace) -> str:
         return f"`{arguments.folder}` is not a folder"
     if arguments.max is not None and arguments.max < 1:
         return f"--max {arguments.max}: take at least one row"
-    if arguments.write_baseline and (arguments.only or arguments.max or arguments.no_ner or arguments.folder is None):
-        return "--write-baseline stores whole measurements only: leave out --only, --max and --no-ner"
+    partial = arguments.only or arguments.max or arguments.no_ner or arguments.no_second_opinion
+    if arguments.write_baseline and (partial or arguments.folder is None):
+        return "--write-baseline stores whole measurements only: leave out --only, --max, --no-ner and --no-second-opinion"
     return ""
 
 
@@ -94,12 +97,17 @@ def _evaluate(arguments: argparse.Namespace, assemble: Callable[..., Inspection]
     names = _names(arguments) if chosen.documents and arguments.only in (None, "pii") else None
     if arguments.write_baseline and chosen.documents and names is None:
         raise ValueError("--write-baseline stores whole measurements only: install the model of names")
-    inspection = assemble(ner=names, entries=CACHE_ENTRIES)
+    opinion = encoder.Encoder() if encoder.available() and not arguments.no_second_opinion else None
+    if arguments.write_baseline and opinion is None:
+        raise ValueError("--write-baseline stores whole measurements only: install the extra `encoder`")
+    inspection = assemble(ner=names, entries=CACHE_ENTRIES, opinion=opinion)
     try:
         measured = asyncio.run(_measure(chosen, inspection, names=names is not None))
     finally:
         if names is not None:
             names.close()
+        if opinion is not None:
+            opinion.close()
     stored = baseline.load(arguments.baseline) if arguments.baseline.exists() or not arguments.write_baseline else baseline.Baseline()
     rows = tables.compared(measured, tables.floors_of(chosen.manifest.floors), stored.of(chosen.fingerprint), tolerance=arguments.tolerance)
     expected = {name: at for name, at in chosen.manifest.floors.items() if _is_measured(name, arguments.only, names=names is not None)}
@@ -131,14 +139,15 @@ def _names(arguments: argparse.Namespace) -> NerPool | None:
     return pool
 
 
-def _rules(*, names: bool) -> Rules:
+def _rules(*, names: bool, second: bool) -> Rules:
     """The profile of the starter set that applies where no policy names another."""
     policies = load_policies(starter_policies(), invariants=None, routes=None)
-    return compile_rules(policies.profile(policies.content.default), policies.digest, ner_enabled=names)
+    return compile_rules(policies.profile(policies.content.default), policies.digest, ner_enabled=names, second_opinion=second)
 
 
 async def _measure(chosen: Sets, inspection: Inspection, *, names: bool) -> list[Measure]:
-    reading, plain = Judge(inspection, _rules(names=names)), Judge(inspection, _rules(names=False))
+    second = inspection.inspectors.opinion is not None
+    reading, plain = (Judge(inspection, _rules(names=with_names, second=second)) for with_names in (names, False))
     out: list[Measure] = []
     found = unseen = SpanScores()
     if chosen.documents:

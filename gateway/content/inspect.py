@@ -65,7 +65,7 @@ class Inspectors(msgspec.Struct, frozen=True):
     smuggling: Callable[[str], frozenset[str]]
     language: Callable[[str], str]
     remote: RemoteModerator | None = None
-    opinion: SecondOpinion | None = None  # asked where the moderator leaves doubt, with `blend`
+    opinion: SecondOpinion | None = None  # asked where rules say so and the moderator leaves doubt, with `blend`
     blend: Blend | None = None
     secrets: SpanDetector | None = None  # finds secrets alone: what is held back where nothing else is
 
@@ -251,20 +251,23 @@ class Inspection:
                 degraded = True
         pace = Pace(deadline_s)
         local = [await self._one(s, n, side, degraded, pace) for s, n in zip(segments, names, strict=True)]
-        if self.inspectors.opinion is not None and self.inspectors.blend is not None:
-            local = await self._reconsider(segments, local, side, self.inspectors.opinion, self.inspectors.blend, deadline_s)
+        if side.second_opinion and (side.block_at or side.record_at):
+            local = await self._reconsider(segments, local, side, deadline_s)
         if side.cloud is not None:
             local = await second_look(self.inspectors, segments, local, side, side.cloud, deadline_s)
         return [flagged(finding, side) for finding in local] if side.on_error is Action.RECORD else local
 
     async def _reconsider(
-        self, segments: list[Segment], found: list[Finding], side: DirectionRules, opinion: SecondOpinion, blend: Blend, deadline_s: float
+        self, segments: list[Segment], found: list[Finding], side: DirectionRules, deadline_s: float
     ) -> list[Finding]:
         """Return the findings with a second model's word on those the moderator left in doubt."""
-        if not side.block_at and not side.record_at:
-            return found
         first = [dict(finding.scores) for finding in found]
         out = list(found)
+        opinion, blend = self.inspectors.opinion, self.inspectors.blend
+        if opinion is None or blend is None:
+            if side.on_error is Action.BLOCK:
+                raise InspectorUnavailable("no second opinion is configured")
+            return [msgspec.structs.replace(finding, degraded=True) for finding in found]
         try:
             better = await second_scores(opinion, blend, self.inspectors.views, segments, first, deadline_s)
         except InspectorUnavailable:

@@ -47,6 +47,7 @@ class DirectionRules(msgspec.Struct, frozen=True, kw_only=True):
     languages: frozenset[str] = frozenset({"en"})
     unsupported_language: Action = Action.BLOCK
     on_error: Action = Action.BLOCK  # of an inspector: BLOCK refuses, ALLOW goes on with the local ones, RECORD goes on and flags the text
+    second_opinion: bool = False  # a slower model is asked where the moderator is in doubt
     cloud: CloudRules | None = None  # what a remote moderator is asked; None: nothing
     deadline_s: float = 2.0
 

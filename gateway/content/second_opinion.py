@@ -65,6 +65,8 @@ def combined(scores: Mapping[str, float], opinions: Sequence[Opinion], role: Rol
     opinions = [opinion for opinion in opinions if opinion.scores]
     if not opinions:
         return dict(scores)
+    if not scores:  # the linear model knew none of its words
+        return {head: max(opinion.scores.get(head, 0.0) for opinion in opinions) for head in opinions[0].scores}
     shift = blend.shift[reading_of(role)]
     joined: dict[str, float] = {}
     for head, first in scores.items():

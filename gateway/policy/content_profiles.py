@@ -86,6 +86,7 @@ class DirectionPolicy(msgspec.Struct, frozen=True, kw_only=True):
     unsupported_language: EntityAction
     on_inspector_error: OnInspectorError
     deadline_s: float
+    second_opinion: bool = False  # the small encoder is asked where the linear model is in doubt
     cloud: CloudPolicy | None = None  # what Azure AI Content Safety is asked, None where moderation is local
 
 
@@ -227,6 +228,7 @@ def _direction(table: Table, own: _Own, outbound: bool) -> DirectionPolicy:
     table.known(
         "entities", "secrets", "block_at", "record_at", "smuggling", "blocklists", "recognizers", "allowlists", "ner", "languages",
         "unsupported_language", "on_inspector_error", "deadline_ms", "moderation", "azure",
+        "second_opinion",
     )  # fmt: skip
     entities = _entities(table.table("entities"), outbound)
     chosen = _chosen(table, "blocklists", own.lists, "blocklist")
@@ -259,6 +261,7 @@ def _direction(table: Table, own: _Own, outbound: bool) -> DirectionPolicy:
         unsupported_language=EntityAction(table.choice("unsupported_language", _RULE_ACTIONS, default="block")),
         on_inspector_error=OnInspectorError(table.choice("on_inspector_error", tuple(OnInspectorError), default="block")),
         deadline_s=table.integer("deadline_ms", 10, 60_000) / 1000,
+        second_opinion=table.boolean("second_opinion", default=False),
     )
 
 
@@ -313,6 +316,8 @@ def _weaker(strict: DirectionPolicy, loose: DirectionPolicy) -> list[str]:
     bad += weaker_cloud(strict.cloud, loose.cloud, loose.block_at)
     if loose.ner and not strict.ner:
         bad.append("ner")
+    if strict.second_opinion is not loose.second_opinion and (loose.second_opinion or loose.block_at):
+        bad.append("second_opinion")  # it lowers scores as it raises them: with and without are comparable only where nothing blocks
     if not set(loose.blocklist) <= set(strict.blocklist):
         bad.append("blocklists")
     if not set(loose.recognizers) <= set(strict.recognizers):

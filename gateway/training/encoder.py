@@ -35,9 +35,10 @@ RATE, HEAD_RATE, DECAY = 7e-5, 8e-4, 0.85  # of the topmost layer; each layer be
 SEED = 5
 STATE = "encoder.pt"  # tensors only, for going on with training; never shipped
 MOST = {  # of one source, so that none is the whole lesson
-    "own_harmful_acts": 6000, "own_benign_acts": 6000, "davidson": 4500, "own_long": 3500, "harmfulqa+asks": 2000, "own_scraps": 1200,
-    "own_context": 2000, "own_requests_harmful": 7000, "own_requests_safe": 8000, "profanity_lex": 400, "slabs+asks": 800,
-    "own_languages_safe": 2500, "slabs": 10000, "toxigen": 5500, "rtp_prompt": 4300, "rtp_continuation": 4300,
+    "own_harmful_acts": 4500, "own_benign_acts": 4500, "davidson": 3500, "own_long": 2500, "harmfulqa+asks": 1500, "own_scraps": 1000,
+    "own_context": 1500, "own_context_harmful": 900, "own_requests_harmful": 5500, "own_requests_safe": 6000, "profanity_lex": 400,
+    "slabs+asks": 800, "own_languages_safe": 2000, "own_technique_safe": 3500, "slabs": 7000, "toxigen": 5000, "rtp_prompt": 3500,
+    "rtp_continuation": 3500, "neuralchemy": 3500,
 }
 RARE_AT_MOST = 4.0
 _LEET = str.maketrans("aeiost", "431057")

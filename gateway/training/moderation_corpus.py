@@ -83,5 +83,5 @@ def texts(folder: Path, excluded: frozenset[str] = frozenset()) -> list[sources.
         if row.source in {"wiki", "c4", "bipia_clean_train"}:
             rows.extend(phrases.with_context(row, features.words(row.text), random))
     own = list(phrases.generate(Random(11)))  # noqa: S311
-    made = frozenset(row.source for row in own) | {"own_context", "own_scraps"}
+    made = frozenset(row.source for row in own) | {"own_context", "own_context_harmful", "own_scraps"}
     return without([*rows, *own], excluded, made)

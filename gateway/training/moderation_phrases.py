@@ -44,6 +44,13 @@ _FILES: dict[str, tuple[dict[str, int], int]] = {
     "attacks_more": ({"attack": 1}, 3000),
 }
 _LONG = 2500
+# Passages of prose: ordinary sentences, and one to three of a kind among them. File -> labels.
+_PASSAGES: dict[str, dict[str, int]] = {
+    "violence_scenes": {"violence": 1, "harmful": 1, "sexual": 0, "self_harm": 0, "illicit": 0, "attack": 0},
+    "self_harm_posts": {"self_harm": 1, "harmful": 1, "hate": 0, "sexual": 0, "harassment": 0, "illicit": 0, "attack": 0},
+    "hate_prose": {"hate": 1, "harassment": 1, "harmful": 1, "sexual": 0, "self_harm": 0, "illicit": 0, "attack": 0},
+}
+_EACH_PASSAGE = 1800  # and twice as many of ordinary sentences alone
 _ACTS = 14000  # harmful, and as many ordinary
 
 
@@ -65,6 +72,7 @@ def generate(random: Random) -> Iterator[Row]:
         for turn in range(count):
             yield Row(expand(patterns[turn % len(patterns)], random), "user", "own_" + name, dict(labels))
     yield from long_prompts(random, _LONG)
+    yield from passages(random, _EACH_PASSAGE)
     asks = lines("asks")
     for name, labels in (
         ("harmful_acts", {"illicit": 1, "harmful": 1, "attack": 0}),
@@ -88,6 +96,21 @@ def long_prompts(random: Random, count: int) -> Iterator[Row]:
         yield Row(" ".join(kept), "user", "own_long", {"illicit": 1, "harmful": 1, "attack": 0} if bad else dict(_SAFE))
 
 
+def passages(random: Random, count: int) -> Iterator[Row]:
+    """Yield prose of one to twelve sentences: ordinary throughout, or with sentences of one kind of harm among them."""
+    ordinary = lines("passage_parts")
+    for name, labels in _PASSAGES.items():
+        bad = lines(name)
+        for _ in range(count):
+            sentences = [expand(random.choice(ordinary), random) for _ in range(random.choice((0, 0, 1, 2, 4, 8)))]
+            for _ in range(random.choice((1, 1, 2, 3))):
+                sentences.insert(random.randrange(len(sentences) + 1), expand(random.choice(bad), random))
+            yield Row(" ".join(sentences), "user", "own_" + name, dict(labels))
+    for _ in range(2 * count):
+        sentences = [expand(random.choice(ordinary), random) for _ in range(random.randrange(1, 10))]
+        yield Row(" ".join(sentences), "user", "own_passages_safe", dict(_SAFE))
+
+
 def reworded(row: Row, random: Random, times: int) -> Iterator[Row]:
     """Yield `row`'s request asked in other ways, where it begins as a plain how-to question."""
     lead = _LEAD.match(row.text)
@@ -100,7 +123,12 @@ def reworded(row: Row, random: Random, times: int) -> Iterator[Row]:
 
 def with_context(row: Row, words: list[str], random: Random) -> Iterator[Row]:
     """Yield questions about pieces of a harmless document, and scraps of it: what ordinary requests carry, and how texts begin."""
-    questions = lines("context_asks")
+    questions, asks, acts = lines("context_asks"), lines("asks"), lines("harmful_acts")
+    at = random.randrange(0, max(1, len(words) - 30))
+    ask = random.choice(asks).replace("{act}", expand(random.choice(acts), random))
+    parts = [" ".join(words[at : at + random.choice((20, 40, 60))]), ask]
+    random.shuffle(parts)
+    yield Row(" ".join(parts), "user", "own_context_harmful", {"illicit": 1, "harmful": 1, "attack": 0})
     for _ in range(2):
         at = random.randrange(0, max(1, len(words) - 30))
         passage = " ".join(words[at : at + random.choice((30, 80, 150))])

@@ -82,7 +82,7 @@ def with_parts(**parts: Any) -> Callable[..., Inspection]:
     def assemble(**given: Any) -> Inspection:
         whole = local_inspection(**given)
         # A second opinion would answer for a broken first one.
-        others = {name: None for name in ("second", "second_opinion", "encoder") if hasattr(whole.inspectors, name)}
+        others = {"opinion": None, "blend": None}
         return Inspection(msgspec.structs.replace(whole.inspectors, **{**others, **parts}), whole.cache)
 
     return assemble

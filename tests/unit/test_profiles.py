@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from policy_sets import STARTER
 
@@ -33,6 +34,15 @@ def test_nothing_is_lost_in_translation(name: str) -> None:
         assert (rules.blocklist is not None) is bool(policy.blocklist)
         assert rules.on_error is Action.BLOCK
     assert made.restore is profile.restore is (name == "echo-restore")
+
+
+def test_a_second_opinion_is_asked_where_settings_allow_it() -> None:
+    profile = CURRENT.profile("echo")
+    inbound = msgspec.structs.replace(profile.inbound, second_opinion=True)
+    profile = msgspec.structs.replace(profile, inbound=inbound)
+    on, off = (compile_rules(profile, CURRENT.digest, ner_enabled=False, second_opinion=allowed) for allowed in (True, False))
+    assert on.inbound.second_opinion and not on.outbound.second_opinion and not off.inbound.second_opinion
+    assert on.key != off.key
 
 
 def test_the_default_profile_blocks_its_code_words_and_redacts_the_rest() -> None:

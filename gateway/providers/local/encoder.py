@@ -3,8 +3,10 @@
 Theory of operation
 - A text is cut into windows of `WINDOW` tokens, at most `MAX_WINDOWS`: all of it while it fits, else its beginning, its end and two
   between. Its score is the highest over them; `whole` says whether everything was read.
-- Windows of all requests wait in one bounded queue. A single thread takes what waits, in turn and up to `BATCH_TOKENS`, and runs it as
-  one batch; ONNX lets go of the interpreter's lock. What arrives meanwhile is the next batch.
+- Windows of all requests wait in one queue, bounded in tokens. A single thread takes what waits, in turn and up to `BATCH_TOKENS`, and
+  runs it as one batch; ONNX lets go of the interpreter's lock. What arrives meanwhile is the next batch. Long texts are cut into
+  tokens on a thread of their own, so that nobody's batch waits for it and the event loop never does.
+- The weights stay on disk until somebody asks, or `load` is called: a gateway whose profiles do not ask pays for a small file.
 - It reads Latin script. Of a text that is mostly pieces it has no entry for it has no opinion, which leaves the first model's word.
 - Each request has one absolute deadline. Windows past it are dropped unread; nothing that was not read counts as clean.
 
@@ -19,9 +21,10 @@ import hashlib
 import importlib
 import importlib.util
 import math
+import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -40,7 +43,8 @@ MAX_WINDOWS = 4
 MAX_CHARS = 60_000  # of one text that are looked at: its beginning and its end
 BATCH_TOKENS = 768  # of one run, about 50 ms: how long a later request waits at most before its turn
 UNREADABLE = 0.2  # share of pieces without an entry from which a text counts as not read
-QUEUE = 512  # windows that may wait
+QUEUE = 48_000  # tokens that may wait: some seconds of one core, longer than any deadline of a request
+INLINE = 1_500  # code points that are cut into tokens in well under a millisecond
 WEIGHTS = Path(__file__).parent / "weights"
 
 Float64s = NDArray[np.float64]
@@ -68,20 +72,32 @@ class _Waiting(msgspec.Struct, eq=False):
     answer: asyncio.Future[list[float]]
 
 
-def _checked(folder: Path) -> tuple[Card, bytes, bytes]:
+def card_of(folder: Path = WEIGHTS) -> Card:
+    """Return the card of the weights in `folder`. Raises `ModelInvalid`."""
     try:
         card = msgspec.json.decode((folder / "encoder.json").read_bytes(), type=Card)
-        held = {name: (folder / name).read_bytes() for name in ("encoder.onnx", "encoder.tokenizer.json")}
     except (OSError, msgspec.MsgspecError) as fault:
+        raise ModelInvalid("the encoder's card cannot be read") from fault
+    if card.heads != HEADS:
+        raise ModelInvalid("the encoder's heads are not the moderation model's")
+    return card
+
+
+def _checked(folder: Path) -> tuple[Card, bytes, bytes]:
+    card = card_of(folder)
+    try:
+        held = {name: (folder / name).read_bytes() for name in ("encoder.onnx", "encoder.tokenizer.json")}
+    except OSError as fault:
         raise ModelInvalid("encoder weights cannot be read") from fault
-    if card.heads != HEADS or any(hashlib.sha256(raw).hexdigest() != card.sha256.get(name) for name, raw in held.items()):
+    if any(hashlib.sha256(raw).hexdigest() != card.sha256.get(name) for name, raw in held.items()):
         raise ModelInvalid("encoder weights do not match their card")
     return card, held["encoder.onnx"], held["encoder.tokenizer.json"]
 
 
 def available() -> bool:
-    """Tell whether the packages of the extra `encoder` are installed."""
-    return all(importlib.util.find_spec(name) is not None for name in ("onnxruntime", "tokenizers"))
+    """Tell whether the packages of the extra `encoder` are installed, and the weights."""
+    packages = all(importlib.util.find_spec(name) is not None for name in ("onnxruntime", "tokenizers"))
+    return packages and (WEIGHTS / "encoder.json").is_file()
 
 
 class Network:
@@ -138,41 +154,53 @@ class Encoder:
 
     name = "encoder"
 
-    def __init__(self, folder: Path = WEIGHTS, *, queue: int = QUEUE) -> None:
-        self._network = Network(folder)
-        self.version = self._network.card.version
-        self.blend = self._network.card.blend
+    def __init__(self, folder: Path = WEIGHTS, *, queue: int = QUEUE, read: Callable[[Path], Network] = Network) -> None:
+        """Read the card alone; `read` gives the network when it is wanted. Raises `ModelInvalid`."""
+        card = card_of(folder)
+        self.version = card.version
+        self.blend = card.blend
+        self._folder, self._read = folder, read
         self._limit = queue
+        self._network: Network | None = None
+        self._loading = threading.Lock()
         self._waiting: deque[_Waiting] = deque()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+        self._runner = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+        self._cutter = ThreadPoolExecutor(1, thread_name_prefix="encoder-cut")
         self._running: asyncio.Task[None] | None = None
         self._closed = False
 
+    def load(self) -> Network:
+        """Return the network, read from disk the first time. Any thread. Raises `ModelInvalid`."""
+        with self._loading:
+            if self._network is None:
+                read = self._read(self._folder)
+                if read.card.version != self.version:
+                    # SECURITY: findings are cached and recorded under the version of the card that was read at the start.
+                    raise ModelInvalid("the encoder's weights were replaced while it ran")
+                self._network = read
+            return self._network
+
     def opinions(self, texts: Sequence[str], role: Role) -> list[Opinion]:
-        """Return an opinion for each text, on the calling thread. For evaluation; serving awaits `judge`."""
+        """Return an opinion for each text that can be read, on the calling thread. For calibration and timing; serving awaits `judge`."""
+        network = self.load()
         found = []
         for text in texts:
-            windows, whole = self._network.windows(text)
+            windows, whole = network.windows(text)
             if windows:
-                logits = np.concatenate([self._network.logits([window]) for window in windows]).max(axis=0)
-                found.append(Opinion(self._network.calibrated(logits, role), whole))
+                logits = np.concatenate([network.logits([window]) for window in windows]).max(axis=0)
+                found.append(Opinion(network.calibrated(logits, role), whole))
         return found
 
     async def judge(self, texts: Sequence[str], roles: Sequence[Role], deadline_s: float) -> list[tuple[dict[str, float], bool]]:
         """Return scores and whether all was read, for each text. See `ports.SecondOpinion`."""
-        cut = [self._network.windows(text) for text in texts]
         if self._closed:
             raise InspectorUnavailable("the encoder is closed")
-        if len(self._waiting) + sum(len(windows) for windows, _ in cut) > self._limit:
-            raise InspectorUnavailable("encoder queue is full")
-        loop = asyncio.get_running_loop()
-        waiting = [[_Waiting(ids, deadline_s, loop.create_future()) for ids in windows] for windows, _ in cut]
-        flat = [one for row in waiting for one in row]
-        self._waiting.extend(flat)
-        if self._running is None or self._running.done():
-            self._running = loop.create_task(self._run(), name="encoder")
+        flat: list[_Waiting] = []
         try:
             async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
+                network, cut = await self._cut(texts)
+                waiting = self._enqueue([windows for windows, _ in cut], deadline_s)
+                flat += (one for row in waiting for one in row)
                 await asyncio.gather(*(one.answer for one in flat))
         except TimeoutError:
             raise InspectorUnavailable("encoder deadline") from None
@@ -185,15 +213,45 @@ class Encoder:
                 found.append(({}, False))
                 continue
             logits = np.array([one.answer.result() for one in row]).max(axis=0)
-            found.append((self._network.calibrated(logits, role), whole))
+            found.append((network.calibrated(logits, role), whole))
         return found
+
+    async def _cut(self, texts: Sequence[str]) -> tuple[Network, list[tuple[list[list[int]], bool]]]:
+        """Return the network and the windows of each text, cut where it holds up nobody."""
+        network = self._network
+        if network is not None and sum(map(len, texts)) <= INLINE:
+            return network, [network.windows(text) for text in texts]
+
+        def apart() -> tuple[Network, list[tuple[list[list[int]], bool]]]:
+            loaded = self.load()
+            return loaded, [loaded.windows(text) for text in texts]
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._cutter, apart)
+        except (ModelInvalid, ImportError, OSError, RuntimeError) as fault:
+            # CRASH: weights that are not what their card says, a package that is missing, or a pool that has been shut down.
+            raise InspectorUnavailable(f"the encoder cannot be used: {type(fault).__name__}") from fault
+
+    def _enqueue(self, rows: list[list[list[int]]], deadline_s: float) -> list[list[_Waiting]]:
+        if self._closed:
+            raise InspectorUnavailable("the encoder is closed")
+        ahead = sum(len(one.ids) for one in self._waiting if not one.answer.done())
+        if ahead + sum(len(ids) for windows in rows for ids in windows) > self._limit:
+            raise InspectorUnavailable("encoder queue is full")
+        loop = asyncio.get_running_loop()
+        waiting = [[_Waiting(ids, deadline_s, loop.create_future()) for ids in windows] for windows in rows]
+        self._waiting.extend(one for row in waiting for one in row)
+        if self._running is None or self._running.done():
+            self._running = loop.create_task(self._run(), name="encoder")
+        return waiting
 
     async def _run(self) -> None:
         """Run what waits, batch by batch, until nothing does."""
         loop = asyncio.get_running_loop()
+        network = self.load()  # loaded: nothing waits that it has not cut
         while batch := self._next(time.monotonic()):
             try:
-                logits = await loop.run_in_executor(self._thread, self._network.logits, [one.ids for one in batch])
+                logits = await loop.run_in_executor(self._runner, network.logits, [one.ids for one in batch])
             except (InspectorUnavailable, RuntimeError) as error:
                 # CRASH: the runtime refused this batch, or the thread is gone: who waits is told, the others go on.
                 for one in batch:
@@ -220,9 +278,10 @@ class Encoder:
         return batch
 
     def close(self) -> None:
-        """Stop the thread. Idempotent; requests in flight fail."""
+        """Stop the threads. Idempotent; requests in flight fail."""
         self._closed = True
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._cutter, self._runner):
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _sigmoid(value: float) -> float:
