@@ -87,6 +87,10 @@ class _Sink:
     async def end(self, data: bytes = b"") -> None:
         self.writes.append(data)
 
+    async def answer(self, status: int, headers: object, data: bytes) -> None:
+        await self.begin(status, headers)
+        await self.end(data)
+
 
 @dataclass
 class Poured:
@@ -137,6 +141,8 @@ async def pour(
     operation: Operation = Operation.CHAT,
     rules: Rules | None = None,
     ner: Any = None,
+    opinion: Any = None,
+    blend: Any = None,
     n: int = 1,
     restorer: Any = None,
     body: Mapping[str, Any] | None = None,
@@ -147,12 +153,11 @@ async def pour(
     outcome = Outcome()
     outcome.digest = hashlib.sha256()
     given = inspectors()
-    inspection = Inspection(
-        Inspectors(
-            scanner=given.scanner, moderator=given.moderator, ner=ner, views=given.views, smuggling=given.smuggling, language=given.language
-        ),
-        FindingCache(b"k" * 32),
-    )
+    asked = Inspectors(
+        scanner=given.scanner, moderator=given.moderator, ner=ner, views=given.views, smuggling=given.smuggling, language=given.language,
+        opinion=opinion, blend=blend,
+    )  # fmt: skip
+    inspection = Inspection(asked, FindingCache(b"k" * 32))
     permit = SimpleNamespace(
         asked=SimpleNamespace(operation=operation, model="m"),
         obligations=SimpleNamespace(stream_mode=mode),
