@@ -204,7 +204,7 @@ class Application:
                     sock=given,
                     limits=edge,
                     on_malformed=self._malformed if name == "data" else None,
-                    tls=tls if name == "data" else None,
+                    tls=tls if name != "ops" else None,  # a kubelet's probes speak plainly; what tokens are shown to does not
                 )
             )
         self._tasks += [asyncio.create_task(s.serve()) for s in self._servers]
@@ -315,7 +315,11 @@ def server_tls(files: Tls) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-    context.load_cert_chain(files.certificate, files.key)
+    try:
+        context.load_cert_chain(files.certificate, files.key)
+    except OSError as error:  # an unfit certificate is one too
+        why = error.strerror or "not a certificate and its key"
+        raise RuntimeError(f"[server.tls] `{files.certificate}`, `{files.key}`: {why}") from error
     return context
 
 

@@ -7,7 +7,6 @@ scalar of `[section]`.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping
@@ -17,6 +16,15 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from gateway.settings_bounds import (
+    collector_fault,
+    is_loopback,
+    network_faults,
+    number_faults,
+    origin_is_name,
+    redis_faults,
+    route_faults,
+)
 from gateway.settings_content_safety import content_safety_faults
 from gateway.settings_identity import GUID, PERSONAL_ACCOUNTS, Identity, identity_faults, origin_fault
 from gateway.settings_secrets import VAULT_SUFFIX, reference_fault, references, secrets_faults
@@ -286,16 +294,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether a host name or address can only mean this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def host_port(listen: str) -> tuple[str, int]:
     """Split `host:port`. Raises `ValueError`."""
     host, _, port = listen.rpartition(":")
@@ -465,12 +463,36 @@ def _cross_check(loader: _Loader, made: dict[str, Any]) -> None:
         loader.fault("[limits] `password` means nothing for store `memory`", "limits", "password")
     if limits.store == "redis" and not limits.url:
         loader.fault("[limits] store `redis` needs `url`", "limits", "store")
+    for key, message in redis_faults(limits.url) if limits.store == "redis" and limits.url else ():
+        loader.fault(message, "limits", key)
+    if made["server"].workers > 1 and limits.store != "redis":
+        loader.fault("several workers need [limits] store `redis`: in-memory limits would multiply by their number", "server", "workers")
+    _check_values(loader, made)
+
+
+def _check_values(loader: _Loader, made: dict[str, Any]) -> None:
+    """Check what a type cannot say: ranges, networks, names."""
+    for section in (*_SINGLE, *_MANY):
+        items = made.get(section) or ()
+        for at, item in enumerate(items if section in _MANY else (items,)):
+            for key, message in number_faults(section, item) if item else ():
+                loader.fault(message, section, key, at)
+    for at, route in enumerate(made["routes"]):
+        for key, message in route_faults(route):
+            loader.fault(f"route `{route.model}`: {message}", "routes", key, at)
     for zone, networks in made.get("network", Network()).zones.items():
-        for network in networks:
-            try:
-                ipaddress.ip_network(network)
-            except ValueError:
-                loader.fault(f"zone `{zone}`: `{network}` is not a network", "network", zone)
+        for message in network_faults(networks, f"zone `{zone}`"):
+            loader.fault(message, "network", zone)
+    telemetry: Telemetry = made.get("telemetry", Telemetry())
+    for message in network_faults(telemetry.scrapers, "`telemetry.scrapers`", anyone=False):
+        loader.fault(message, "telemetry", "scrapers")
+    if telemetry.otlp_endpoint is not None and (fault := collector_fault(telemetry.otlp_endpoint)):
+        loader.fault(f"`telemetry.otlp_endpoint`: {fault}", "telemetry", "otlp_endpoint")
+    if not origin_is_name(made["audit"].origin):
+        loader.fault("`audit.origin` must be printable, without blanks and `+`, at most 256 characters", "audit", "origin")
+    keys: Keys = made.get("keys", Keys())
+    if keys.enabled and not keys.file:
+        loader.fault("[keys] `enabled` needs `file`, where the keys' digests are", "keys", "enabled")
 
 
 def _check_sinks(loader: _Loader, made: dict[str, Any], environ: Mapping[str, str]) -> None:
@@ -589,8 +611,13 @@ def _check_server(loader: _Loader, server: Server) -> None:
             continue
         if name == "data" and not is_loopback(host) and server.tls is None and server.terminator is None:
             loader.fault("`server.data` is plaintext beyond loopback: give [server.tls] or name the [server.terminator]", "server", name)
+        if name == "control" and not is_loopback(host) and server.tls is None:
+            # The terminator vouches for the data port alone; people's tokens are shown on this one.
+            loader.fault("`server.control` is plaintext beyond loopback: give [server.tls], which serves both", "server", name)
     if server.terminator is not None and not server.terminator.peers:
-        loader.fault("[server.terminator] needs `peers`, the addresses it connects from", "server")
+        loader.fault("[server.terminator] needs `peers`, the addresses it connects from", "server.terminator")
+    for message in network_faults(server.terminator.peers, "[server.terminator] `peers`", anyone=False) if server.terminator else ():
+        loader.fault(message, "server.terminator", "peers")
 
 
 def _check_reference(loader: _Loader, reference: str | None, section: str, key: str, item: int = 0) -> None:

@@ -13,10 +13,12 @@ from typing import Final
 
 import msgspec
 
+from gateway.app import server_tls
 from gateway.assembly import (
     asks_cloud,
     asks_twice,
     content_safety,
+    counter_store,
     forwarder,
     issuer_config,
     issuers_and_tenants,
@@ -33,6 +35,7 @@ from gateway.providers.azure.msal_client import CertificateFault, certificate_pa
 from gateway.providers.azure.token_keeper import Flights
 from gateway.providers.local import encoder
 from gateway.providers.local.secrets import SecretMissing, resolve
+from gateway.providers.redis.counters import RedisCounters
 from gateway.providers.secret_keeper import SecretFaults
 from gateway.secret_sources import loaded
 from gateway.settings import Settings, SettingsFaults, load, located
@@ -47,7 +50,7 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     parser = commands.add_parser("check", help="find every fault in settings and policies", epilog="example: gateway check -c gateway.toml")
     parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="settings; their policies are checked too")
     parser.add_argument("policies", nargs="?", type=Path, metavar="POLICIES", help="a policy set to check on its own")
-    parser.add_argument("--live", action="store_true", help="ask every issuer, backend and secret once")
+    parser.add_argument("--live", action="store_true", help="ask every issuer, backend, store and secret once")
     parser.add_argument("--json", action="store_true", help="print findings as JSON")
     parser.set_defaults(handler=run)
 
@@ -70,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     if policies is not None:
         faults += policy_faults(policies, settings)
     if settings is not None:
-        faults += secret_faults(settings)
+        faults += secret_faults(settings, config)
         faults += identity_faults(config, settings) if config is not None else []
         if arguments.live and not faults:
             faults += asyncio.run(live_faults(settings))
@@ -140,8 +143,8 @@ def identity_faults(config: Path, settings: Settings) -> list[str]:
     return faults
 
 
-def secret_faults(settings: Settings) -> list[str]:
-    """Return a line for each secret reference that leads nowhere."""
+def secret_faults(settings: Settings, config: Path | None = None) -> list[str]:
+    """Return a line for each secret reference that leads nowhere, with the places in `config` where it stands."""
     faults = []
     for reference, places in sorted(references(settings).items()):
         if reference.startswith("keyvault:") or set(places) <= set(_OPENED):
@@ -149,11 +152,27 @@ def secret_faults(settings: Settings) -> list[str]:
         try:
             resolve(reference)
         except SecretMissing as error:
-            faults.append(str(error))
+            faults += [str(located(config, str(error), *place)) for place in _places(settings, reference)] if config else [str(error)]
+    tls = settings.server.tls
+    if tls is not None:
+        try:
+            server_tls(tls)
+        except RuntimeError as error:
+            faults.append(str(located(config, str(error), "server.tls", "certificate") if config else error))
     for name, section in (("secrets", settings.secrets), ("content_safety", settings.content_safety)):
         if section is not None and section.ca_file and not Path(section.ca_file).is_file():
             faults.append(f"[{name}] `ca_file`: `{section.ca_file}` is no file")
     return faults + evidence_faults(settings)
+
+
+def _places(settings: Settings, reference: str) -> list[tuple[str, str, int]]:
+    """Return (section, key, which of them) of each place where a reference stands."""
+    places = []
+    for section, key in dict.fromkeys(references(settings)[reference]):
+        part = getattr(settings, section)
+        items = part if isinstance(part, tuple) else (part,)
+        places += [(section, key, at) for at, item in enumerate(items) if getattr(item, key) == reference]
+    return places
 
 
 def evidence_faults(settings: Settings) -> list[str]:
@@ -179,7 +198,7 @@ def evidence_faults(settings: Settings) -> list[str]:
 
 
 async def live_faults(settings: Settings) -> list[str]:
-    """Ask every vault for its secrets, every issuer for its keys and every backend for a connection, once."""
+    """Ask every vault for its secrets, every issuer for its keys, every backend and the store for a connection, once."""
     try:
         keeper = await loaded(msgspec.structs.replace(settings, secrets=msgspec.structs.replace(settings.secrets, start_s=0.0)))
     except SecretFaults as missing:
@@ -199,6 +218,11 @@ async def _answers(settings: Settings, secret: Callable[[str], Secret]) -> list[
     faults += [f"backend `{name}`: cannot be reached" for name, good in (await asked.warm()).items() if not good]
     faults += [f"backend `{name}`: no token for its identity" for name, good in (await asked.ready_identities()).items() if not good]
     await asked.aclose()
+    store = counter_store(settings, secret)
+    if isinstance(store, RedisCounters):
+        if fault := await store.ready():
+            faults.append(f"[limits] {fault}")
+        await store.aclose()
     remote = content_safety(settings, secret)
     if remote is not None:
         if fault := await remote.ready():

@@ -8,6 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+import msgspec
+
 from gateway import __version__
 from gateway.schema import coverage, openapi
 from gateway.settings import Route, SettingsFaults, load
@@ -17,10 +19,14 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     parser = commands.add_parser("openapi", help="describe the data plane", epilog="example: gateway openapi --coverage")
     parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="settings: describe the routes they configure")
     parser.add_argument("--coverage", action="store_true", help="print which text is inspected where")
+    parser.add_argument("--json", action="store_true", help="print the coverage as JSON; the description is JSON anyway")
     parser.set_defaults(handler=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.coverage and arguments.json:
+        print(json.dumps([msgspec.to_builtins(row) for row in coverage.rows()]))
+        return 0
     if arguments.coverage:
         print(coverage.render())
         return 0

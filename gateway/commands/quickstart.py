@@ -23,7 +23,8 @@ from gateway.quickstart.demonstration import Demonstration, Endpoint, table
 from gateway.quickstart.issuer import DevelopmentIssuer
 from gateway.quickstart.simulator import Simulator
 from gateway.quickstart.state import IDENTITIES, Ports, prepare, settings_text, starter_policies, write_private
-from gateway.settings import is_loopback, load
+from gateway.settings import load
+from gateway.settings_bounds import is_loopback
 from gateway.telemetry import logs
 
 logger = logging.getLogger("gateway.quickstart")

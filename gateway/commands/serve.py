@@ -21,12 +21,21 @@ import msgspec
 from gateway import loops
 from gateway.app import Application, DevelopmentIssuerRefused, build
 from gateway.audit.recovery import LogRefused
+from gateway.identity.issuers import IssuerFaults
+from gateway.identity.subject import TenantFaults
 from gateway.policy.faults import PolicyFaults
+from gateway.ports import InspectorUnavailable
 from gateway.providers.local.secrets import SecretMissing
+from gateway.quickstart.ports import owner, taken
+from gateway.schema.operations.plain import SchemaFaults
 from gateway.settings import Settings, SettingsFaults, host_port, load
 from gateway.telemetry import logs
 
 MAX_WORKERS = 64
+# What a start may fail with besides faults of issuers, tenants and schemas: each says in one line what is wrong.
+_FAILED = (
+    PolicyFaults, LogRefused, SecretMissing, DevelopmentIssuerRefused, InspectorUnavailable, ImportError, RuntimeError, OSError,
+)  # fmt: skip
 RESTART_S = 1.0  # a worker that ends is replaced after this long, so that a broken start does not spin
 
 
@@ -53,9 +62,22 @@ def run(arguments: argparse.Namespace) -> int:
     if workers > 1 and settings.limits.store != "redis":
         print("several workers need [limits] store = \"redis\": in-memory limits would multiply by their number", file=sys.stderr)
         return 2
+    if arguments.worker is None and (fault := port_fault(settings)):
+        print(fault, file=sys.stderr)
+        return 2
     if workers > 1 and arguments.worker is None:
         return supervise(arguments.config, settings, workers)
     return serve_one(settings, arguments.worker, arguments.descriptor)
+
+
+def port_fault(settings: Settings) -> str:
+    """Say which listener's port is taken and by whom, "" if none is: before anything is started, so that nothing is half up."""
+    for name in ("data", "control", "ops"):
+        host, port = host_port(getattr(settings.server, name))
+        if port and taken(host, port):
+            who = owner(port)
+            return f"port {port} (`server.{name}`) is taken{f' by {who}' if who else ''}: end it, or listen elsewhere"
+    return ""
 
 
 def serve_one(settings: Settings, worker: int | None, descriptor: int | None) -> int:
@@ -68,7 +90,10 @@ def serve_one(settings: Settings, worker: int | None, descriptor: int | None) ->
     try:
         with asyncio.Runner(loop_factory=loops.factory()) as runner:
             return runner.run(_serve(settings, shared))
-    except (PolicyFaults, LogRefused, SecretMissing, DevelopmentIssuerRefused, RuntimeError, OSError) as error:
+    except (IssuerFaults, TenantFaults, SchemaFaults) as error:
+        print("\n".join(error.faults), file=sys.stderr)
+        return 1
+    except _FAILED as error:
         print(error, file=sys.stderr)
         return 1
 

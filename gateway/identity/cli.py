@@ -67,12 +67,12 @@ def run_create(arguments: argparse.Namespace) -> int:
             pepper=pepper,
         )
     except (OSError, ValueError) as fault:
-        return _usage(str(fault))
+        return _usage(_said(arguments.file, fault))
     if arguments.json:
         _print(json.dumps({"id": record.id, "key": key, "expires_s": record.expires_s}))
     else:
         _print(f"{key}\n\nShown once; the file holds its digest. Give it a tenant in settings:\n")
-        _print(f'  [[tenants]]\n  tenant = "..."\n  key_id = "{record.id}"')
+        _print(f'  [[tenants]]\n  id = "..."\n  key = "{record.id}"')
     return 0
 
 
@@ -80,7 +80,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     try:
         records = apikeys.load(arguments.file)
     except (OSError, apikeys.KeyFileInvalid) as fault:
-        return _usage(str(fault))
+        return _usage(_said(arguments.file, fault))
     now_s = int(time.time())
     for record in records:
         if arguments.json:
@@ -100,7 +100,7 @@ def run_revoke(arguments: argparse.Namespace) -> int:
         _print("no key of that id", error=True)
         return 1
     except (OSError, apikeys.KeyFileInvalid) as fault:
-        return _usage(str(fault))
+        return _usage(_said(arguments.file, fault))
     _print(json.dumps({"id": record.id, "revoked_s": record.revoked_s}) if arguments.json else f"revoked {record.id}")
     return 0
 
@@ -109,6 +109,11 @@ def _state(record: apikeys.KeyRecord, now_s: int) -> str:
     if record.revoked_s:
         return "revoked"
     return "expired" if record.expires_s and now_s >= record.expires_s else "active"
+
+
+def _said(file: Path, fault: Exception) -> str:
+    """Return a fault as a person reads it: a file that cannot be used is named."""
+    return f"`{file}`: {fault.strerror or 'cannot be used'}" if isinstance(fault, OSError) else str(fault)
 
 
 def _usage(fault: str) -> int:

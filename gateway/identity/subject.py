@@ -144,16 +144,16 @@ def _faults(rule: TenantRule, trusted: Mapping[str, TrustedIssuer]) -> Iterable[
         yield "the id must be lower-case letters, digits, - and _"
     given = [name for name in _FIELDS if getattr(rule, name)]
     if not given:
-        yield f"give at least one of {', '.join(_FIELDS)}"
+        yield "give at least one of issuer, directory, application, namespace, key"
     if rule.key_id and len(given) > 1:
-        yield "`key_id` stands alone"
+        yield "`key` stands alone"
     if rule.issuer and rule.issuer not in trusted:
         yield f"`issuer` `{rule.issuer}` is not a configured issuer"
     owners = [issuer for issuer in trusted.values() if issuer.kind is IssuerKind.DEVELOPMENT or issuer.directory_id == rule.directory_id]
     if rule.directory_id and not owners:
-        yield f"`directory_id` `{rule.directory_id}` is not accepted by any configured issuer"
+        yield f"`directory` `{rule.directory_id}` is not accepted by any configured issuer"
     # SECURITY: these names are unique within one issuer alone; another issuer may give the same name to someone else.
     if rule.application and not (rule.issuer or rule.directory_id):
-        yield "`application` needs `issuer` or `directory_id` beside it"
+        yield "`application` needs `issuer` or `directory` beside it"
     if rule.namespace and not rule.issuer:
         yield "`namespace` needs `issuer` beside it"

@@ -151,6 +151,10 @@ def run_replay(arguments: argparse.Namespace) -> int:
                 found = list(replay(policies, lines))
     except PolicyFaults as faults:
         return _refused(faults.faults, arguments.json)
+    except IsADirectoryError:
+        how = f"gateway audit query {arguments.records} --json | gateway policy replay {arguments.policies} -"
+        print(f"`{arguments.records}` is a directory: take its records first, as in `{how}`", file=sys.stderr)
+        return 2
     except OSError as error:
         print(f"the records cannot be read: {error.strerror}", file=sys.stderr)
         return 2

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.settings import MAX_SETTINGS_BYTES, Settings, SettingsFaults, host_port, is_loopback, load
+from gateway.settings import MAX_SETTINGS_BYTES, Settings, SettingsFaults, host_port, load
+from gateway.settings_bounds import is_loopback
 
 GOOD = """
 [server]

@@ -132,6 +132,17 @@ class RedisCounters:
         del charge, now_s
         return ()
 
+    async def ready(self) -> str:
+        """Ask Redis once, within the time a request would give it; return what is wrong, "" if nothing is."""
+        try:
+            async with asyncio.timeout(2 * self._budget_s):  # a connection, then an answer
+                told = await self._redis.info("server")
+        except self._errors as error:
+            return f"Redis does not answer ({type(error).__name__})"
+        version = str(told.get("redis_version", ""))
+        known = [int(part) for part in version.split(".")[:2] if part.isdigit()]
+        return "" if known >= [6, 2] else f"Redis is of version `{version}`: 6.2 or later is needed"
+
     async def aclose(self) -> None:
         """Stop telling and close every connection."""
         if self._telling is not None:

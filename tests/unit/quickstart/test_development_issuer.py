@@ -121,7 +121,7 @@ def test_token_files_and_command(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert all(path.stat().st_mode & 0o777 == 0o600 and path.read_text().count(".") == 2 for path in paths.values())
     parser = argparse.ArgumentParser()
     token_command.add_arguments(parser.add_subparsers(required=True))
-    arguments = parser.parse_args(["token", "analyst", "--state", str(tmp_path)])
+    arguments = parser.parse_args(["token", "analyst", "--state", str(tmp_path), "--issuer", issuer.issuer])
     assert arguments.run(arguments) == 0
     assert capsys.readouterr().out.count(".") == 2
     arguments = parser.parse_args(["token", "analyst", "--state", str(tmp_path / "absent")])
