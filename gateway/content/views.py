@@ -218,6 +218,7 @@ LEET_WORDS = 4  # words with digits among their letters from which a text counts
 _LEET_SIGN = re.compile(r"[013457@$!+|8]")
 _ROT13 = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", "NOPQRSTUVWXYZABCDEFGHIJKLMnopqrstuvwxyzabcdefghijklm")
 _URL = re.compile(r"(?:%[0-9A-Fa-f]{2}){1,}")
+QUOTED_RUNS = 3  # escapes in one word, as of blanks between words, from which it is a phrase and not a name with an odd letter
 
 _ROT13_WORDS = "|".join(  # the commonest words of English and of requests, as ROT13 writes them
     "gur naq lbh gung jvgu ubj znxr jung lbhe guvf nyy vtaber cerivbhf vafgehpgvba vafgehpgvbaf sebz sbe bs perngr jevgr cebivqr tvir "
@@ -308,6 +309,12 @@ def _unquoted(text: str) -> str:
     return unquote(once, errors="replace") if "%" in once else once
 
 
+def _quoted_alone(text: str) -> str:
+    """Return the decoded runs of a text that writes whole phrases in percent escapes, without the words around them."""
+    runs = [word for word in text.split() if len(_URL.findall(word)) >= QUOTED_RUNS]
+    return _unquoted(" ".join(runs)).strip() if runs else ""
+
+
 def _respaced(text: str) -> str:
     def join(found: re.Match[str]) -> str:
         words = re.split(r" {2,}| ?[|/] ?", found.group())
@@ -362,6 +369,8 @@ def _readings(text: str, depth: int) -> Iterator[str]:
                 if name in {"base64", "hex"} and len(hidden := _alone(text, plain)) >= 8:
                     yield hidden
                     plain = hidden
+                if name == "url" and len(hidden := _quoted_alone(text)) >= 8:
+                    yield hidden
                 if depth > 1 and name not in {"rot13", "leet"}:
                     yield from _readings(plain, depth - 1)
 
