@@ -99,12 +99,16 @@ def _endpoint_faults(item: Any) -> Iterator[tuple[str, str]]:
 
 def connection_fault(text: str) -> str:
     """Return what is wrong with a storage connection string, "" if nothing is. Never repeats a part of it."""
-    parts = dict(part.partition("=")[::2] for part in text.strip().strip(";").split(";"))
-    if not ({"AccountName", "AccountKey"} <= set(parts) or "SharedAccessSignature" in parts):
+    # SECURITY: the SDK reads keys whatever their case, so what is judged here must be what is used there.
+    pairs = [part.partition("=") for part in text.strip().strip(";").split(";")]
+    parts = {key.upper(): value for key, _, value in pairs}
+    if len(parts) != len(pairs):
+        return "is no storage connection string: a key stands in it twice"
+    if not ({"ACCOUNTNAME", "ACCOUNTKEY"} <= set(parts) or "SHAREDACCESSSIGNATURE" in parts):
         return "is no storage connection string: it needs AccountName and AccountKey, or SharedAccessSignature"
-    endpoint = parts.get("BlobEndpoint", "")
-    scheme = urlsplit(endpoint).scheme if endpoint else parts.get("DefaultEndpointsProtocol", "https")
-    if scheme != "https" and (urlsplit(endpoint).hostname or "") not in ("127.0.0.1", "localhost", "::1"):
+    endpoint = parts.get("BLOBENDPOINT", "")
+    scheme = urlsplit(endpoint).scheme if endpoint else parts.get("DEFAULTENDPOINTSPROTOCOL", "https")
+    if scheme.lower() != "https" and (urlsplit(endpoint).hostname or "") not in ("127.0.0.1", "localhost", "::1"):
         return "is plaintext beyond loopback: use https"
     return ""
 

@@ -57,24 +57,26 @@ def evidence_sink(sink: AuditSink, secret: Reveal, flights: Flights) -> Evidence
     hourly = sink.period == "hour"
     if sink.type == "directory":
         return EvidenceDirectory(Path(sink.directory or ""), hourly=hourly, checkpoint_s=sink.checkpoint_s)
+    where: dict[str, Any]
     sdk: dict[str, Any] = {"read_timeout": sink.timeout_s}
     if sink.ca_file:
         sdk["connection_verify"] = sink.ca_file
     if sink.type == "logs_ingestion":
         scope = sink.scope or MONITOR
-        credential = _credential(sink, scope, secret, flights)
-        return LogsIngestion(
-            endpoint=sink.endpoint or "", rule=sink.rule or "", stream=sink.stream or "", credential=credential, scope=scope, **sdk
-        )
-    where: dict[str, Any] = {"connection": connection_string(sink, secret)} if sink.connection else {}
-    if not sink.connection:
-        where = {"endpoint": sink.endpoint, "credential": _credential(sink, sink.scope or STORAGE, secret, flights)}
+        where = {"endpoint": sink.endpoint or "", "rule": sink.rule or "", "stream": sink.stream or ""}
+        return LogsIngestion(**where, **_credential(sink, scope, secret, flights), scope=scope, **sdk)
+    if sink.connection:
+        where = {"connection": connection_string(sink, secret)}
+    else:
+        where = {"endpoint": sink.endpoint, **_credential(sink, sink.scope or STORAGE, secret, flights)}
     return AppendBlobs(container=sink.container or "", hourly=hourly, checkpoint_s=sink.checkpoint_s, **where, **sdk)
 
 
-def _credential(sink: AuditSink, scope: str, secret: Reveal, flights: Flights) -> SdkCredential:
+def _credential(sink: AuditSink, scope: str, secret: Reveal, flights: Flights) -> dict[str, Any]:
+    """Return the credential for an SDK's client, and what forgets its token when the service does not take it."""
     config = identity_config(f"audit sink {sink.name}", sink, secret, scope=scope)
-    return SdkCredential(application_credential(config, flights, random.random))
+    identity = application_credential(config, flights, random.random)
+    return {"credential": SdkCredential(identity), "rejected": lambda now_s: identity.rejected(None, now_s)}
 
 
 def shippers(settings: Settings, verifier_key: str, secret: Reveal) -> list[Shipper]:

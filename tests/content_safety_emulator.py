@@ -94,6 +94,7 @@ class ContentSafetyEmulator(TlsEmulator):
             return None
         whole = {"blocklistsMatch": [], "categoriesAnalysis": []}
         wrong = [{"category": "Weather", "severity": 6}]
+        judged = {"categoriesAnalysis": [{"category": c, "severity": 0} for c in WORDS]}
         return {
             "throttled": Reply(429, error("TooManyRequests"), [("Retry-After", "3")]),
             "busy": Reply(429, error("TooManyRequests")),
@@ -109,6 +110,9 @@ class ContentSafetyEmulator(TlsEmulator):
             "wrong": Reply(200, whole | {"categoriesAnalysis": wrong}),
             "null": Reply(200, whole | {"categoriesAnalysis": [{"category": c, "severity": None} for c in WORDS]}),
             "nine": Reply(200, whole | {"categoriesAnalysis": [{"category": c, "severity": 9} for c in WORDS]}),
+            "number for matches": Reply(200, judged | {"blocklistsMatch": 5}),
+            "word for matches": Reply(200, judged | {"blocklistsMatch": "none"}),
+            "object for matches": Reply(200, judged | {"blocklistsMatch": {}}),
             "truth": Reply(200, {"userPromptAnalysis": {"attackDetected": "no"}, "documentsAnalysis": []}),
             "redirect": Reply(307, {}, [("Location", "https://evil.example/contentsafety/text:analyze")]),
         }[fault]

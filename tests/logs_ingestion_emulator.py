@@ -39,6 +39,7 @@ class LogsIngestionEmulator:
         self.seen: set[str] = set()
         self.rows: list[dict[str, Any]] = []
         self.calls: list[tuple[int, int]] = []  # (status, bytes before compression)
+        self.elsewhere = ""  # where the fault "redirect" sends a caller
         self.released = threading.Event()  # lets hanging calls go
 
     def __enter__(self) -> Self:
@@ -106,6 +107,8 @@ class LogsIngestionEmulator:
             "forbidden": (403, {}),
             "garbage": (200, {"content-type": "application/json"}),
         }
+        if fault == "redirect":
+            return 307, {"location": f"{self.elsewhere}{request.path}"}, b""
         if fault in known:
             status, headers = known[fault]
             return status, headers, b'{"error": {"code": ' if fault == "garbage" else b"<html>busy</html>"

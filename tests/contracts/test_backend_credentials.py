@@ -13,6 +13,7 @@ import logging
 import random
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ from azure_authority import (
     AzureAuthority,
     made_secret,
 )
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.x509.oid import NameOID
 from issuer_fixture import rsa_key
 
 from gateway.evidence import Subject, SubjectKind
@@ -380,6 +385,29 @@ async def test_a_certificate_of_another_key_is_no_proof(bench: Bench) -> None:
     with pytest.raises(UpstreamError, match="invalid_client"):
         await Asking(bench.azure).headers(credential)
     await credential.aclose()
+
+
+@pytest.mark.parametrize("curve", ["P-256", "Ed25519"])
+@pytest.mark.parametrize("kind", ["client_certificate", "obo-certificate"])
+async def test_a_certificate_that_cannot_sign_an_assertion_is_an_error_in_our_words(bench: Bench, kind: str, curve: str) -> None:
+    """Entra ID takes assertions signed by RSA alone; what the SDK raises for other keys is none of its own errors."""
+    bench.pem = other_certificate(curve)
+    credential = bench.make(kind)
+    for _ in range(2):
+        with pytest.raises(UpstreamError) as caught:
+            await Asking(bench.azure).headers(credential)
+        assert caught.value.phase == "credential" and bench.azure.counts.get("token", 0) == 0
+    await credential.aclose()
+
+
+def other_certificate(curve: str) -> bytes:
+    key: Any = ec.generate_private_key(ec.SECP256R1()) if curve == "P-256" else ed25519.Ed25519PrivateKey.generate()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+    made = builder.not_valid_before(now).not_valid_after(now + timedelta(1)).sign(key, hashes.SHA256() if curve == "P-256" else None)
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return bytes(private + made.public_bytes(serialization.Encoding.PEM))
 
 
 async def test_an_unknown_managed_identity_is_an_error(bench: Bench) -> None:

@@ -131,8 +131,8 @@ class IngestionWorld(World):
         self.service = service
 
     def sink(self, **how: Any) -> LogsIngestion:
-        verify = {"connection_verify": self.service.ca_file}
-        return LogsIngestion(endpoint=self.service.url, rule=RULE, stream=STREAM, credential=EmulatorCredential(), **verify, **how)
+        how = {"connection_verify": self.service.ca_file} | how
+        return LogsIngestion(endpoint=self.service.url, rule=RULE, stream=STREAM, credential=EmulatorCredential(), **how)
 
     async def indices(self) -> list[int]:
         kept = [row for row in self.service.rows if row["EventType"] != "checkpoint"]
@@ -430,6 +430,45 @@ async def test_a_missing_container_calls_a_person(azurite: AzuriteServer) -> Non
             await sink.ship(shipment(0, 2))
 
 
+async def test_a_proxy_of_the_environment_sees_no_evidence(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    async with opened(world) as sink:
+        await sink.ship(shipment(0, 2))
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name)
+    assert await world.indices() == [0, 1]
+
+
+async def test_a_redirect_takes_no_block_elsewhere(blobs: BlobWorld) -> None:
+    """A host that answers with a redirect, in front of a blob service that would take everything."""
+    behind = f"http://127.0.0.1:{blobs.server.port}"
+    asked: list[bytes] = []
+
+    async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        asked.append(head.split(b" ")[0])
+        target = head.split(b" ")[1].decode()
+        writer.write(
+            f"HTTP/1.1 307 Temporary Redirect\r\nlocation: {behind}{target}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode()
+        )
+        await writer.drain()
+        writer.close()
+
+    front = await asyncio.start_server(redirect, "127.0.0.1", 0)
+    port = front.sockets[0].getsockname()[1]
+    connection = blobs.server.connection.replace(behind, f"http://127.0.0.1:{port}")
+    assert connection != blobs.server.connection
+    sink = AppendBlobs(container=blobs.container, connection=connection, now=lambda: NOW)
+    with pytest.raises((SinkRefused, SinkUnavailable)):
+        await sink.ship(shipment(0, 2))
+    await sink.aclose()
+    front.close()
+    assert len(asked) == 1 and await blobs.segments() == {}
+
+
 # --- the workspace's own
 
 
@@ -513,6 +552,16 @@ async def test_a_lost_answer_repeats_rows_and_loses_none(ingestion: IngestionWor
             await sink.ship(shipment(0, 3))
         await sink.ship(shipment(0, 3))
     assert await ingestion.indices() == [0, 1, 2, 0, 1, 2]
+
+
+async def test_a_redirect_takes_no_row_and_no_token_elsewhere(ingestion: IngestionWorld) -> None:
+    with LogsIngestionEmulator() as other:
+        ingestion.service.faults.append("redirect")
+        ingestion.service.elsewhere = other.url
+        async with opened(ingestion, connection_verify=False) as sink:
+            with pytest.raises((SinkRefused, SinkUnavailable), match="307"):
+                await sink.ship(shipment(0, 2))
+        assert other.calls == [] and other.rows == []
 
 
 async def test_a_hanging_service_is_given_up_on(ingestion: IngestionWorld) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import http.client
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,6 +25,8 @@ from gateway.app import Application, build
 from gateway.audit import segments
 from gateway.audit.tree import Signer, Verifier
 from gateway.http.server import make_server
+from gateway.ports import Held, SinkUnavailable
+from gateway.providers.local.evidence_directory import EvidenceDirectory
 from gateway.quickstart.issuer import DevelopmentIssuer
 from gateway.quickstart.simulator import Simulator
 from gateway.quickstart.state import Ports, prepare, settings_text, starter_policies
@@ -156,6 +160,71 @@ async def test_a_sink_that_is_away_costs_serving_nothing(tmp_path: Path) -> None
         await running.ask("one more")
     found = [index for path in sorted(second.rglob("*.jsonl")) for index, _ in segments.records(path.read_bytes())]
     assert found == list(range(running.application.log.size))  # the `stop` record included
+
+
+async def test_a_directory_that_hangs_holds_one_thread_and_no_one_elses(tmp_path: Path) -> None:
+    """A dead share keeps whoever touches it; the threads that secrets, policies and checkpoints need must not be the ones kept."""
+    pipe = segment_that_hangs(tmp_path)
+    sink = EvidenceDirectory(tmp_path)
+    before = threading.active_count()
+    said = []
+    for _ in range(40):  # more than the loop's own threads on any machine
+        with contextlib.suppress(TimeoutError):
+            try:
+                async with asyncio.timeout(0.02):
+                    await sink.held(ORIGIN)
+            except SinkUnavailable as fault:
+                said.append(fault.why)
+    assert threading.active_count() - before <= 1
+    assert len(said) >= 38 and "has not come back" in said[0]
+    assert await asyncio.wait_for(asyncio.to_thread(lambda: "served"), 1) == "served"
+    os.close(os.open(pipe, os.O_RDWR))  # the share is back
+    pipe.unlink()
+    await until(lambda: threading.active_count() <= before + 1)
+    assert (await sink.held(ORIGIN)) == Held(0)
+
+
+def segment_that_hangs(folder: Path) -> Path:
+    """Put a pipe where a segment would be: to open it takes for ever, as on a share whose server is gone."""
+    pipe = folder / segments.segment(ORIGIN, segments.period(1_790_000_000.0, hourly=False), 0).name
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)
+    return pipe
+
+
+def test_a_directory_that_hangs_does_not_keep_the_process_from_ending(tmp_path: Path) -> None:
+    segment_that_hangs(tmp_path)
+    script = f"""
+import asyncio, pathlib
+from gateway.providers.local.evidence_directory import EvidenceDirectory
+async def main():
+    sink = EvidenceDirectory(pathlib.Path({str(tmp_path)!r}))
+    try:
+        async with asyncio.timeout(0.2):
+            await sink.held({ORIGIN!r})
+    except TimeoutError:
+        print("given up")
+    await sink.aclose()
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "given up\n", "")
+
+
+async def test_a_segment_that_another_process_locks_is_a_sink_that_is_away(tmp_path: Path) -> None:
+    sink = EvidenceDirectory(tmp_path)
+    log = open_log(tmp_path / "audit")
+    await log.start()
+    await fill(log, 3)
+    await log.close()
+    path = tmp_path / segments.segment(ORIGIN, segments.period(time.time(), hourly=False), 0).name
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with path.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(SinkUnavailable, match="another writer"):
+            await asyncio.wait_for(sink.held(ORIGIN), 5)
+    assert (await sink.held(ORIGIN)) == Held(0)
 
 
 async def test_a_blob_service_that_freezes_costs_serving_nothing(tmp_path: Path) -> None:

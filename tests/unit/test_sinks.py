@@ -13,7 +13,7 @@ from logs_ingestion_emulator import RULE, STREAM, LogsIngestionEmulator
 
 from gateway.audit.tree import Signer, leaf_hash
 from gateway.commands.check import evidence_faults, sink_faults
-from gateway.ports import Shipment, SinkUnavailable
+from gateway.ports import Shipment, SinkRefused, SinkUnavailable
 from gateway.providers.azure.token_keeper import Flights
 from gateway.providers.local.secrets import Secret, SecretMissing, resolve
 from gateway.settings import Audit, AuditSink, Policies, Server, Settings, Telemetry
@@ -58,6 +58,36 @@ async def test_a_workspace_sees_the_identity_of_settings_and_one_token(tmp_path:
         assert GATEWAY in (claims.get("azp"), claims.get("appid"))
         assert azure.asked[0]["scope"].split()[0] == "https://monitor.azure.com/.default"
         assert len(azure.issued) == 1
+
+
+async def test_a_token_the_service_does_not_take_any_more_is_got_anew(tmp_path: Path) -> None:
+    """Revoked before its end: the shipper comes back with another token, not for an hour with the same one."""
+    pytest.importorskip("azure.monitor.ingestion")
+    with AzureAuthority() as azure, LogsIngestionEmulator() as service:
+        service.tokens = None
+        item = AuditSink(
+            name="sentinel",
+            type="logs_ingestion",
+            endpoint=service.url,
+            rule=RULE,
+            stream=STREAM,
+            ca_file=service.ca_file,
+            identity="client_secret",
+            identity_client_id=GATEWAY,
+            identity_tenant=TENANT,
+            authority=azure.url,
+            identity_ca_file=azure.ca_file,
+            client_secret="env:SECRET",
+        )
+        sink = evidence_sink(item, lambda _: Secret(azure.secrets[GATEWAY].encode()), Flights(1))
+        await sink.ship(shipment(0, 2))
+        service.tokens = []
+        with pytest.raises(SinkRefused, match="401"):
+            await sink.ship(shipment(2, 4))
+        service.tokens = None
+        await sink.ship(shipment(2, 4))
+        await sink.aclose()
+        assert len(azure.issued) == 2 and len(service.seen) >= 2
 
 
 async def test_an_authority_that_is_away_is_a_sink_that_is_away(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from gateway.audit import segments
 from gateway.audit.segments import NotASegment, Segment
 from gateway.audit.tree import leaf_hash
 from gateway.ports import Held, Shipment, SinkRefused, SinkUnavailable, UpstreamError
-from gateway.providers.azure.sdk_faults import judge
+from gateway.providers.azure.sdk_faults import CLOSED, Rejected, judge
 
 _TRIES: Final = 3  # at a place another writer moved meanwhile
 MAX_BLOB_BYTES: Final = 100 << 30  # half of what an append blob takes with blocks of 4 MiB
@@ -46,6 +46,7 @@ class AppendBlobs:
         container: str,
         endpoint: str = "",
         credential: Any = None,
+        rejected: Rejected | None = None,
         connection: str = "",
         hourly: bool = False,
         checkpoint_s: float = 60.0,
@@ -53,19 +54,20 @@ class AppendBlobs:
         now: Callable[[], float] = time.time,
         **sdk: Any,
     ) -> None:
-        """Either `endpoint` (the account's blob URL) with a token `credential`, or a `connection` string.
+        """Either `endpoint` (the account's blob URL) with a token `credential`, whose token `rejected` forgets, or a `connection` string.
 
         Asks nobody. Raises `ImportError` without the `azure` extra, `ValueError` for a connection string that is none.
         """
         blob: Any = importlib.import_module("azure.storage.blob.aio")
         self._errors: Any = importlib.import_module("azure.core.exceptions")
         self._missing: Any = importlib.import_module("azure.core").MatchConditions.IfMissing
-        options = {"retry_total": 0, "connection_timeout": 10, "read_timeout": 30, "logging_enable": False, **sdk}
+        options = {"connection_timeout": 10, "read_timeout": 30, **CLOSED, **sdk}
         if connection:
             self._container: Any = blob.ContainerClient.from_connection_string(connection, container, **options)
         else:
             self._container = blob.ContainerClient(endpoint, container, credential=credential, **options)
         self._credential = credential
+        self._rejected = rejected
         self._hourly = hourly
         self._checkpoint_s = checkpoint_s
         self._max_bytes = max_bytes
@@ -80,7 +82,8 @@ class AppendBlobs:
         except NotASegment as error:
             raise SinkRefused(str(error)) from error
         except (self._errors.AzureError, UpstreamError, OSError) as error:
-            raise judge(error) from error
+            # SECURITY: `from None`: the fault may hold the request.
+            raise judge(error, self._rejected) from None
         return self._place.held if self._place is not None else Held(0)
 
     async def ship(self, shipment: Shipment) -> None:
@@ -91,7 +94,8 @@ class AppendBlobs:
         except NotASegment as error:
             raise SinkRefused(str(error)) from error
         except (self._errors.AzureError, UpstreamError, OSError) as error:
-            raise judge(error) from error
+            # SECURITY: `from None`: the fault may hold the request.
+            raise judge(error, self._rejected) from None
 
     async def aclose(self) -> None:
         """Close the client and its credential."""

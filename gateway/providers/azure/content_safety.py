@@ -167,7 +167,7 @@ class ContentSafety:
         answer = await self._asked(lambda: self._client.analyze_text(body), until_s)
         found.severities(_field(answer, "categoriesAnalysis"))
         if asked.blocklists:
-            found.matches(answer.get("blocklistsMatch") or ())
+            found.matches(answer.get("blocklistsMatch"))
 
     async def _shielded_prompt(self, found: _Found, text: str, until_s: float) -> None:
         answer = await self._posted("/text:shieldPrompt", SHIELD_VERSION, {"userPrompt": text, "documents": []}, until_s)
@@ -305,7 +305,10 @@ class _Found:
             self._severities[head] = max(severity, self._severities.get(head, 0))
 
     def matches(self, matches: Any) -> None:
-        for match in matches:
+        """Take the matches of one piece; the service may leave the list out where it is empty. Raises `InspectorUnavailable`."""
+        if matches is not None and not isinstance(matches, list):
+            raise InspectorUnavailable("content safety: matches that are no list")
+        for match in matches or ():
             name = match.get("blocklistName") if isinstance(match, Mapping) else None
             if name not in self.question.blocklists:
                 raise InspectorUnavailable("content safety: a match of a list that was not asked for")

@@ -22,7 +22,7 @@ import msgspec
 from gateway.audit.export import to_asim
 from gateway.audit.record import escape, parse
 from gateway.ports import Held, Shipment, UpstreamError
-from gateway.providers.azure.sdk_faults import judge
+from gateway.providers.azure.sdk_faults import CLOSED, Rejected, judge
 
 MAX_CALL_BYTES: Final = 1_000_000  # of JSON before compression: the service takes 1 MB a call
 _LEVEL: Final = 3  # of compression: six times smaller at a third of the time of the default
@@ -71,13 +71,19 @@ def _json(value: dict[str, Any]) -> bytes:
 class LogsIngestion:
     """`ports.EvidenceSink` over one data collection rule and stream. Belongs to one event loop; one call at a time."""
 
-    def __init__(self, *, endpoint: str, rule: str, stream: str, credential: Any, scope: str = SCOPE, **sdk: Any) -> None:
-        """`endpoint`: of the rule or of its data collection endpoint. Asks nobody. Raises `ImportError` without the `azure` extra."""
+    def __init__(
+        self, *, endpoint: str, rule: str, stream: str, credential: Any, rejected: Rejected | None = None, scope: str = SCOPE, **sdk: Any
+    ) -> None:
+        """`endpoint`: of the rule or of its data collection endpoint; `rejected`: forgets the credential's token.
+
+        Asks nobody. Raises `ImportError` without the `azure` extra.
+        """
         ingestion: Any = importlib.import_module("azure.monitor.ingestion.aio")
         self._errors: Any = importlib.import_module("azure.core.exceptions")
-        options = {"retry_total": 0, "connection_timeout": 10, "read_timeout": 30, "credential_scopes": [scope], **sdk}
+        options = {"connection_timeout": 10, "read_timeout": 30, "credential_scopes": [scope], **CLOSED, **sdk}
         self._client: Any = ingestion.LogsIngestionClient(endpoint, credential, **options)
         self._credential = credential
+        self._rejected = rejected
         self._rule = rule
         self._stream = stream
         self._taken: dict[str, int] = {}  # origin -> end of what this process has had accepted
@@ -94,7 +100,8 @@ class LogsIngestion:
         try:
             await self._upload(shipment, rows, start)
         except (self._errors.AzureError, UpstreamError, OSError) as error:
-            raise judge(error) from error
+            # SECURITY: `from None`: the fault may hold the request.
+            raise judge(error, self._rejected) from None
 
     async def aclose(self) -> None:
         """Close the client and its credential."""

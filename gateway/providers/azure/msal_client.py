@@ -21,12 +21,14 @@ from urllib.parse import urlsplit
 import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from gateway.providers.azure.authority_http import AuthorityHttp
 from gateway.providers.azure.token_keeper import NoToken
 from gateway.providers.local.secrets import SecretMissing
 
 MAX_FEDERATED_BYTES: Final = 16_384
+MIN_RSA_BITS: Final = 2048
 _PEM: Final = re.compile(rb"-----BEGIN ([A-Z ]+)-----[A-Za-z0-9+/=\s]+-----END \1-----")
 
 Reveal = Callable[[], bytes]
@@ -78,6 +80,7 @@ class MsalClient:
         self._faults: tuple[type[Exception], ...] = (
             *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError),
             *(http.client.HTTPException, self._msal.exceptions.MsalError),
+            import_module("jwt").PyJWTError,  # the SDK lets those of its signer through
         )
         self._application = application
         self._http = AuthorityHttp(urlsplit(application.authority).netloc, ca_file=application.ca_file)
@@ -182,6 +185,8 @@ def certificate_parts(pem: bytes) -> tuple[str, str]:
         certificate = x509.load_pem_x509_certificate(certificates[0])
     except (ValueError, TypeError):
         raise CertificateFault("the private key is encrypted, or it or the certificate is malformed") from None
+    if not isinstance(private, rsa.RSAPrivateKey) or private.key_size < MIN_RSA_BITS:
+        raise CertificateFault(f"the private key must be RSA of at least {MIN_RSA_BITS} bits: the authority takes no other")
     if private.public_key() != certificate.public_key():
         raise CertificateFault("the first certificate is not the private key's")
     return keys[0].decode("ascii"), b"\n".join(certificates).decode("ascii")

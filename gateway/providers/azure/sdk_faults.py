@@ -5,6 +5,8 @@ Must not repeat an SDK's message: it may quote the request.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from gateway.ports import SinkRefused, SinkUnavailable, UpstreamError
@@ -17,6 +19,10 @@ _WORDS: Final = {
     413: "a batch is too large for it: lower `batch_bytes`",
 }
 
+Rejected = Callable[[float], None]
+# SECURITY: a redirect, or a proxy or netrc of the environment, would take evidence elsewhere than settings say.
+CLOSED: Final[Mapping[str, Any]] = {"permit_redirects": False, "use_env_settings": False, "logging_enable": False, "retry_total": 0}
+
 
 def retry_after_s(headers: Any) -> float:
     """Return what `retry-after-ms`, `x-ms-retry-after-ms` or `retry-after` ask for in seconds, 0 where there is no number."""
@@ -27,14 +33,19 @@ def retry_after_s(headers: Any) -> float:
     return 0.0
 
 
-def judge(fault: BaseException) -> SinkUnavailable | SinkRefused:
-    """Return the port's exception for an `AzureError`, an `OSError` or a credential's fault."""
+def judge(fault: BaseException, rejected: Rejected | None = None) -> SinkUnavailable | SinkRefused:
+    """Return the port's exception for an `AzureError`, an `OSError` or a credential's fault.
+
+    `rejected` is told the seconds since 1970 when the service did not accept the credential's token.
+    """
     if isinstance(fault, UpstreamError):
         return SinkUnavailable(f"no token: {fault.detail}")
     response: Any = getattr(fault, "response", None)
     status = getattr(fault, "status_code", None) or getattr(response, "status_code", None)
     if not isinstance(status, int):
         return SinkUnavailable(f"cannot be reached ({type(fault).__name__})")
+    if status == 401 and rejected is not None:
+        rejected(time.time())
     code = str(getattr(fault, "error_code", "") or "")
     named = f" {code}" if code.isascii() and code.isalnum() and len(code) <= 64 else ""
     if status in _LATER or status >= 500 or 200 <= status < 300:

@@ -1,7 +1,10 @@
 """Where do shipped records lie when there is no cloud? In segments of another directory: another disk, a share, a collector's inbox.
 
 The local twin of append blobs: the same names, lines, rotation and checkpoints. Whoever may write to it may also change it: it is
-a second place only as far as its volume is out of this host's reach. Blocking work runs in a thread.
+a second place only as far as its volume is out of this host's reach.
+
+A share whose server is gone keeps whoever touches it, for ever. So blocking work runs in one thread of its own, which nobody waits for
+at the end of the process; while it has not come back, the sink is away. No thread of the event loop's is ever lent to it.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import contextlib
 import fcntl
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +39,44 @@ class _Place(NamedTuple):
     held: Held
 
 
+class _Lane:
+    """Runs one blocking call at a time, in a thread that does not keep the process from ending. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._busy = False
+
+    async def run(self, work: Callable[[], _T | SinkUnavailable | SinkRefused]) -> _T:
+        """Return what `work` returns; raise the fault it returns. Raises `SinkUnavailable` while an earlier call has not come back."""
+        if self._busy:
+            raise SinkUnavailable("the directory hangs: an earlier call has not come back")
+        loop = asyncio.get_running_loop()
+        told: asyncio.Future[_T] = loop.create_future()
+        self._busy = True
+        threading.Thread(target=self._work, args=(work, loop, told), name="evidence", daemon=True).start()
+        return await told
+
+    def _work(
+        self, work: Callable[[], _T | SinkUnavailable | SinkRefused], loop: asyncio.AbstractEventLoop, told: asyncio.Future[_T]
+    ) -> None:
+        outcome: _T | SinkUnavailable | SinkRefused = SinkUnavailable("the call ended by a fault of its own")
+        try:
+            outcome = work()
+        finally:
+            self._busy = False
+            # The loop may be gone by the time a dead share lets go: then there is nobody to tell.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(_tell, told, outcome)
+
+
+def _tell(told: asyncio.Future[_T], outcome: _T | SinkUnavailable | SinkRefused) -> None:
+    if told.done():  # whoever asked has left
+        return
+    if isinstance(outcome, SinkUnavailable | SinkRefused):
+        told.set_exception(outcome)
+    else:
+        told.set_result(outcome)
+
+
 class EvidenceDirectory:
     """`ports.EvidenceSink` over a directory. Two writers of one origin cannot interleave: each append checks its place under a lock."""
 
@@ -54,33 +96,39 @@ class EvidenceDirectory:
         self._now = now
         self._place: _Place | None = None
         self._noted_s = float("-inf")
+        self._lane = _Lane()
 
     async def held(self, origin: str) -> Held | None:
-        self._place = None
-        return await asyncio.to_thread(self._guarded, self._held, origin)
+        return await self._lane.run(lambda: self._guarded(self._held, origin))
 
     async def ship(self, shipment: Shipment) -> None:
-        await asyncio.to_thread(self._guarded, self._ship, shipment)
+        await self._lane.run(lambda: self._guarded(self._ship, shipment))
 
     async def aclose(self) -> None:
         """Nothing is open between calls."""
 
-    def _guarded(self, work: Callable[[_A], _T], argument: _A) -> _T:
+    # --- in the lane's thread
+
+    def _guarded(self, work: Callable[[_A], _T], argument: _A) -> _T | SinkUnavailable | SinkRefused:
+        """Return what `work` returns, or what its fault means to whoever ships."""
+        fault: SinkUnavailable | SinkRefused
         try:
             return work(argument)
+        except (SinkUnavailable, SinkRefused) as error:
+            fault = error
+        except BlockingIOError:
+            fault = SinkUnavailable("another writer holds the segment")
         except PermissionError as error:
-            self._place = None
-            raise SinkRefused(f"the directory may not be written: {error.strerror}") from error
+            fault = SinkRefused(f"the directory may not be written: {error.strerror}")
         except OSError as error:
-            self._place = None
-            raise SinkUnavailable(f"the directory cannot be written: {error.strerror or 'input error'}") from error
+            fault = SinkUnavailable(f"the directory cannot be written: {error.strerror or 'input error'}")
         except NotASegment as error:
-            self._place = None
-            raise SinkRefused(str(error)) from error
-
-    # --- in a thread
+            fault = SinkRefused(str(error))
+        self._place = None  # whatever went wrong, the end is looked for anew
+        return fault
 
     def _held(self, origin: str) -> Held:
+        self._place = None
         if not self._directory.is_dir():  # never made here: what an unmounted volume looks like must not be filled
             raise SinkUnavailable("the directory is not there")
         self._place = self._last(origin)
@@ -118,7 +166,7 @@ class EvidenceDirectory:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(fd).st_size != place.size:
                 return False
             write_all(fd, data)
@@ -161,7 +209,7 @@ class EvidenceDirectory:
         segment = segments.parse_name(origin, found.relative_to(self._directory).as_posix())
         fd = os.open(found, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             size = os.fstat(fd).st_size
             start = max(0, size - segments.TAIL_BYTES)
             tail = os.pread(fd, segments.TAIL_BYTES, start)

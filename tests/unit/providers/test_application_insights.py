@@ -136,11 +136,24 @@ def test_connection_strings_are_judged(text: str, fault: str) -> None:
         ("AccountName=a;AccountKey=k;BlobEndpoint=http://127.0.0.1:1/a", ""),
         ("DefaultEndpointsProtocol=https;AccountName=a;AccountKey=k;EndpointSuffix=core.windows.net", ""),
         ("BlobEndpoint=https://a.example;SharedAccessSignature=sv", ""),
+        # The SDK reads keys whatever their case: none of these may slip past as something else.
+        ("AccountName=a;AccountKey=k;blobendpoint=http://blob.example/a", "plaintext"),
+        ("AccountName=a;AccountKey=k;BLOBENDPOINT=http://blob.example/a", "plaintext"),
+        ("AccountName=a;AccountKey=k;defaultendpointsprotocol=http", "plaintext"),
+        ("AccountName=a;AccountKey=k;BlobEndpoint=https://a.example;blobendpoint=http://blob.example/a", "twice"),
+        ("accountname=a;accountkey=k;defaultEndpointsProtocol=HTTPS", ""),
     ],
 )
 def test_storage_connection_strings_are_judged(text: str, fault: str) -> None:
     said = connection_fault(text)
     assert (fault in said) if fault else said == ""
+
+
+@pytest.mark.parametrize("key", ["BlobEndpoint", "blobendpoint", "BLOBendPOINT"])
+def test_the_sdk_reads_keys_whatever_their_case(key: str) -> None:
+    container = pytest.importorskip("azure.storage.blob.aio").ContainerClient
+    client = container.from_connection_string(f"AccountName=a;AccountKey=a2V5;{key}=http://blob.example/a", "evidence")
+    assert client.url.startswith("http://blob.example/"), "the SDK changed: the case of keys may matter now"
 
 
 def test_a_fault_names_the_reference_and_never_the_value() -> None:

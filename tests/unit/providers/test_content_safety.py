@@ -154,6 +154,13 @@ async def test_an_answer_without_what_was_asked_for_is_never_harmless(service: C
         await made().judge([ask("hello")], later())
 
 
+@pytest.mark.parametrize("what", ["number", "word", "object"])
+async def test_matches_that_are_no_list_are_no_answer(service: ContentSafetyEmulator, made: Any, what: str) -> None:
+    service.fault = f"{what} for matches"
+    with pytest.raises(InspectorUnavailable, match="content safety"):
+        await made().judge([ask("this is listed", blocklists=("codewords",))], later())
+
+
 async def test_a_shield_that_answers_with_words_is_no_shield(service: ContentSafetyEmulator, made: Any) -> None:
     service.fault = "truth"
     for role in (Role.USER, Role.TOOL):
