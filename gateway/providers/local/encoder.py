@@ -3,9 +3,9 @@
 Theory of operation
 - A text is cut into windows of `WINDOW` tokens, at most `MAX_WINDOWS`: all of it while it fits, else its beginning, its end and two
   between. Its score is the highest over them; `whole` says whether everything was read.
-- Windows of all requests wait in one queue, bounded in tokens. A single thread takes what waits, in turn and up to `BATCH_TOKENS`, and
-  runs it as one batch; ONNX lets go of the interpreter's lock. What arrives meanwhile is the next batch. Long texts are cut into
-  tokens on a thread of their own, so that nobody's batch waits for it and the event loop never does.
+- Windows of all requests wait in one queue, bounded in tokens. A single thread takes what waits, in turn and up to `BATCH_TOKENS`;
+  ONNX lets go of the interpreter's lock. What arrives meanwhile is the next batch. Long texts are cut into tokens on a thread of
+  their own, so that nobody's batch waits for it and the event loop never does. A window's score depends on nothing but the window.
 - The weights stay on disk until somebody asks, or `load` is called: a gateway whose profiles do not ask pays for a small file.
 - It reads Latin script. Of a text that is mostly pieces it has no entry for it has no opinion, which leaves the first model's word.
 - Each request has one absolute deadline. Windows past it are dropped unread; nothing that was not read counts as clean.
@@ -133,15 +133,16 @@ class Network:
         return [[first, *ids[at : at + size], last] for at in starts], count <= MAX_WINDOWS and not cut
 
     def logits(self, rows: list[list[int]]) -> Float64s:
-        """Return [rows, heads] in one run. Raises `InspectorUnavailable` when the runtime refuses it."""
-        table = np.zeros((len(rows), max(len(row) for row in rows)), dtype=np.int64)
-        for at, row in enumerate(rows):
-            table[at, : len(row)] = row
+        """Return [rows, heads]. Raises `InspectorUnavailable` when the runtime refuses a row.
+
+        SECURITY: each row is run by itself. Activations are quantised by the range of all that runs together, so that in one table a text's
+        score would depend on whose texts stand beside it. On one thread a table is no faster.
+        """
         try:
-            found: Float64s = np.asarray(self._session.run(None, {"ids": table})[0], dtype=np.float64)
+            found = [self._session.run(None, {"ids": np.array([row], dtype=np.int64)})[0][0] for row in rows]
         except self._faults as error:
             raise InspectorUnavailable(f"encoder failed: {type(error).__name__}") from error
-        return found
+        return np.asarray(found, dtype=np.float64)
 
     def calibrated(self, logits: Float64s, role: Role) -> dict[str, float]:
         """Return scores in which 0.5 is the one per cent point of ordinary texts of the role."""
@@ -263,16 +264,16 @@ class Encoder:
                     one.answer.set_result(row)
 
     def _next(self, now_s: float) -> list[_Waiting]:
-        """Take the next batch: the first in line and those after it while the padded size stays in bounds. Drops what nobody awaits."""
+        """Take the next batch: the first in line and those after it while the size stays in bounds. Drops what nobody awaits."""
         batch: list[_Waiting] = []
-        widest = 0
+        tokens = 0
         while self._waiting:
             one = self._waiting[0]
             if one.answer.done() or one.deadline_s <= now_s:
                 self._waiting.popleft()
                 continue
-            widest = max(widest, len(one.ids))
-            if batch and widest * (len(batch) + 1) > BATCH_TOKENS:
+            tokens += len(one.ids)
+            if batch and tokens > BATCH_TOKENS:
                 break
             batch.append(self._waiting.popleft())
         return batch
