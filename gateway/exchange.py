@@ -126,7 +126,7 @@ class Exchange(msgspec.Struct):
             "outbound": self.outbound,
             "answer_hmac": self.answer_hmac,
             "cost_microusd": self.cost_microusd,
-            "timings_ms": {k: round(v * 1000, 3) for k, v in self.timings.items()},
+            "timings_ms": {stage: int(s * 1_000_000 + 0.5) / 1000 for stage, s in self.timings.items()},
         }
         if self.stream_mode:
             fields |= {"stream_mode": self.stream_mode, "released_chars": self.released_chars}

@@ -21,7 +21,7 @@ from gateway.content.inbound import screen
 from gateway.evidence import Asked, Lease, Operation, Permit, ScreenedRequest, Subject, Usage, ValidRequest, Verdict
 from gateway.exchange import Exchange
 from gateway.house import House
-from gateway.limits.reservation import Charge
+from gateway.limits.reservation import Charge, Numbers
 from gateway.outcome import Outcome, Sink
 from gateway.ports import ClientGone, LogUnavailable
 from gateway.pouring import answer_locally, pour
@@ -179,7 +179,8 @@ def shape(permit: Permit, house: House, exchange: Exchange) -> ValidRequest:
 async def reserve(permit: Permit, valid: ValidRequest, house: House, exchange: Exchange) -> Lease:
     """How much: requests, tokens, concurrency and quota in one atomic step."""
     tier = permit.generation.tier(permit.obligations.tier)
-    charge = charge_of(permit.subject, tier, valid.input_tokens + valid.output_tokens, exchange)
+    whole = permit.generation.limits.of_tenant(permit.subject.tenant)
+    charge = charge_of(permit.subject, tier, whole, valid.input_tokens + valid.output_tokens, exchange)
     lease = await house.counters.reserve(charge, house.mono_s())
     exchange.lease = lease
     if lease.degraded:
@@ -187,8 +188,8 @@ async def reserve(permit: Permit, valid: ValidRequest, house: House, exchange: E
     return lease
 
 
-def charge_of(subject: Subject, tier: Any, tokens: int, exchange: Exchange) -> Charge:
-    """Return what an exchange wants to take under a tier of the policy set."""
+def charge_of(subject: Subject, tier: Any, whole: Any, tokens: int, exchange: Exchange) -> Charge:
+    """Return what an exchange wants to take under a tier of the policy set, and under the limits of the whole tenant if it has any."""
     return Charge(
         tenant=subject.tenant,
         subject=f"{subject.issuer}\n{subject.subject_id}",
@@ -201,17 +202,34 @@ def charge_of(subject: Subject, tier: Any, tokens: int, exchange: Exchange) -> C
         tokens=tokens,
         lease_id=exchange.request_id,
         day=int(exchange.started_s) // 86_400,
+        tenant_numbers=None if whole is None else numbers_of(whole),
     )
 
 
-def standing(house: House, exchange: Exchange) -> tuple[tuple[str, str], ...]:
+def numbers_of(tier: Any) -> Numbers:
+    """Return the numbers of a tier."""
+    return Numbers(
+        requests_per_minute=tier.requests_per_minute,
+        burst=tier.burst,
+        tokens_per_minute=tier.tokens_per_minute,
+        concurrent=tier.concurrent,
+        daily_tokens=tier.daily_tokens,
+    )
+
+
+async def standing(house: House, exchange: Exchange) -> tuple[tuple[str, str], ...]:
     """Return the rate-limit headers of a known subject that has taken nothing."""
-    limits = house.policies.current.limits
-    name = exchange.permit.obligations.tier if exchange.permit is not None else limits.default
-    tier = limits.tiers.get(name)
-    if exchange.subject is None or tier is None:
+    subject, permit = exchange.subject, exchange.permit
+    if subject is None:
         return ()
-    return house.counters.standing(charge_of(exchange.subject, tier, 0, exchange), house.mono_s())
+    policies = house.policies.current if permit is None else permit.generation
+    if permit is None:
+        tier = policies.standing_tier(subject, peer=exchange.peer, now_s=house.wall_s())
+    else:
+        tier = policies.tier(permit.obligations.tier)
+    if tier is None:
+        return ()
+    return await house.counters.standing(charge_of(subject, tier, policies.limits.of_tenant(subject.tenant), 0, exchange), house.mono_s())
 
 
 async def inspect(valid: ValidRequest, lease: Lease, house: House, exchange: Exchange) -> ScreenedRequest:
@@ -345,7 +363,7 @@ async def refuse(refusal: Refusal, sink: Sink, house: House, exchange: Exchange)
             exchange.index = None
     told = base_headers(exchange)
     if exchange.lease is None and refusal.kind is not INTERNAL and not any(name.startswith("x-ratelimit") for name, _ in refusal.headers):
-        told += [(name.encode(), value.encode()) for name, value in standing(house, exchange)]
+        told += [(name.encode(), value.encode()) for name, value in await standing(house, exchange)]
     await sink.refuse(refusal, told)
 
 
@@ -379,11 +397,12 @@ def measure(metrics: Metrics, exchange: Exchange, elapsed_s: float) -> None:
     metrics.count(metrics.exchanges, 1, exchange.operation, route, exchange.outcome)
     if exchange.permit is None:
         return
-    metrics.observe(metrics.duration, elapsed_s, exchange.operation, route)
-    if "opened" in exchange.timings:
-        metrics.observe(metrics.overhead, exchange.timings["opened"], exchange.operation)
-    if "first_byte" in exchange.timings:
-        metrics.observe(metrics.first_byte, exchange.timings["first_byte"] - exchange.timings["opened"], exchange.backend)
+    metrics.duration.observe(elapsed_s, (exchange.operation, route))
+    opened_s, first_byte_s = exchange.timings.get("opened"), exchange.timings.get("first_byte")
+    if opened_s is not None:
+        metrics.overhead.observe(opened_s, (exchange.operation,))
+        if first_byte_s is not None:
+            metrics.first_byte.observe(first_byte_s - opened_s, (exchange.backend,))
     if exchange.usage is not None:
         metrics.count(metrics.tokens, exchange.usage.input_tokens, route, "input")
         metrics.count(metrics.tokens, exchange.usage.output_tokens, route, "output")

@@ -38,6 +38,9 @@ from gateway.upstream.answer import Answer
 from gateway.upstream.sse import SseError
 
 MAX_ANSWER_BYTES = 16 * 1_048_576
+_JSON = (b"content-type", b"application/json")
+_UNSTORED = (b"cache-control", b"no-store")
+_encode = msgspec.json.Encoder().encode
 
 
 async def pour(
@@ -94,9 +97,8 @@ async def _whole(
     operation = permit.asked.operation
     raw = await answer.response.read(MAX_ANSWER_BYTES)
     spec = house.specs(permit.generation).find(operation, permit.route)
-    body = answers.parse_answer(
-        operation, raw, model=permit.asked.model, spec=spec, logprobs="logprobs" in permit.obligations.grants
-    )
+    granted = "logprobs" in permit.obligations.grants  # without it `parse_answer` lets no log probability through
+    body = answers.parse_answer(operation, raw, model=permit.asked.model, spec=spec, logprobs=granted)
     outcome.reported = reported(body.get("usage"))
     _mint(body, exchange)
     segments = answers.answer_segments(operation, body, spec)
@@ -106,7 +108,7 @@ async def _whole(
     scope = Scope(permit.subject.tenant, permit.subject.subject_id.encode())
     deadline_s = house.mono_s() + rules.outbound.deadline_s
     result = await review(house.inspection, segments, rules, Direction.OUTBOUND, scope, deadline_s, None, findings)
-    outcome.verdict = verdicts.verdict(
+    outcome.verdict = result.known or verdicts.verdict(
         findings, house.inspection.names, degraded=result.degraded, cached=result.cached
     )
     exchange.status = 200
@@ -118,16 +120,17 @@ async def _whole(
         for choice in body["choices"]:
             choice["content_filter_results"] = verdicts.filter_result(findings.scores, result.blocked)
     else:
-        if result.texts or await _tells_more(body, rules, house, scope, deadline_s):
+        if granted and (result.texts or await _tells_more(body, rules, house, scope, deadline_s)):
             answers.drop_logprobs(body)
         _rewrite(body, segments, result.texts, prompt)
-    data = msgspec.json.encode(body)
-    await sink.begin(
-        200, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(data)), (b"cache-control", b"no-store"), *headers]
-    )
-    await sink.end(data)
+    data = _encode(body)
+    await sink.answer(200, _whole_headers(data, headers), data)
     outcome.digest.update(data)  # after it was handed over: neither is recorded of what was never sent
     outcome.name = name
+
+
+def _whole_headers(data: bytes, headers: Headers) -> Headers:
+    return [_JSON, (b"content-length", b"%d" % len(data)), _UNSTORED, *headers]
 
 
 async def _tells_more(body: dict[str, Any], rules: Rules, house: House, scope: Scope, deadline_s: float) -> bool:
@@ -169,10 +172,7 @@ async def answer_locally(prompt: ScreenedRequest, house: House, exchange: Exchan
     data = msgspec.json.encode(body)
     outcome.name = "finished"
     exchange.status = 200
-    await sink.begin(
-        200, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(data)), (b"cache-control", b"no-store"), *headers]
-    )
-    await sink.end(data)
+    await sink.answer(200, _whole_headers(data, headers), data)
     return outcome
 
 

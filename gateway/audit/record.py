@@ -162,6 +162,9 @@ def rfc3339(epoch_s: float) -> str:
 
 # --- pseudonyms
 
+_INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
+
 
 class Pseudonymiser:
     """Turns identities and content into keyed digests that tell tenants nothing about one another.
@@ -176,7 +179,7 @@ class Pseudonymiser:
         if len(pepper) < 16:
             raise ValueError("a pepper has at least 16 bytes")
         self._pepper = pepper
-        self._keys: dict[tuple[str, bytes], hmac.HMAC] = {}
+        self._keys: dict[tuple[str, bytes], tuple[Any, Any]] = {}  # SHA-256 over the inner and over the outer pad
 
     def _digest(self, tenant: str, purpose: bytes, value: bytes) -> str:
         keyed = self._keys.get((tenant, purpose))
@@ -184,11 +187,16 @@ class Pseudonymiser:
             if len(self._keys) >= self._TENANTS:
                 self._keys.clear()
             key = hmac.digest(self._pepper, purpose + b"\x00" + tenant.encode("utf-8", "surrogatepass"), hashlib.sha256)
-            keyed = self._keys[tenant, purpose] = hmac.new(key, digestmod="sha256")
-        # A copy and an update keep the interpreter's lock for short values; the one-shot function lets go of it every time.
-        state = keyed.copy()
+            padded = key.ljust(64, b"\x00")
+            inner, outer = hashlib.sha256(padded.translate(_INNER)), hashlib.sha256(padded.translate(_OUTER))
+            keyed = self._keys[tenant, purpose] = inner, outer
+        # RFC 2104 by its definition: copies of two states cost half of what the library's object does, and keep the
+        # interpreter's lock for short values, which the one-shot function lets go of every time.
+        state, last = keyed[0].copy(), keyed[1].copy()
         state.update(value)
-        return state.digest()[:16].hex()
+        last.update(state.digest())
+        digest: str = last.hexdigest()
+        return digest[:32]
 
     def subject(self, tenant: str, subject_id: str) -> str:
         return self._digest(tenant, b"subject", subject_id.encode("utf-8", "surrogatepass"))

@@ -97,6 +97,6 @@ async def screen(valid: ValidRequest, rules: Rules, inspection: Inspection, *, n
     return ScreenedRequest(
         valid=valid,
         payload=msgspec.json.encode(body),
-        verdict=verdicts.verdict(findings, inspection.names, degraded=outcome.degraded, cached=outcome.cached),
+        verdict=outcome.known or verdicts.verdict(findings, inspection.names, degraded=outcome.degraded, cached=outcome.cached),
         restorer=pseudonyms if rules.restore and not pseudonyms.empty else None,
     )

@@ -23,7 +23,7 @@ from gateway.content.remote import flagged, second_look
 from gateway.content.rules import NER_TYPES, Action, DirectionRules, Rules
 from gateway.content.second_opinion import Blend
 from gateway.content.union import united
-from gateway.evidence import Direction, Role, Segment, Span, Use
+from gateway.evidence import Direction, Role, Segment, Span, Use, Verdict
 from gateway.ports import InspectorUnavailable, Moderator, NerDetector, RemoteModerator, SecondOpinion, SpanDetector
 
 STEP = 2_048  # code points scanned at once: a hostile one costs about 15 ms
@@ -50,9 +50,7 @@ class Finding(msgspec.Struct, frozen=True):
 class Clean(msgspec.Struct, frozen=True):
     """What is known of a whole list of texts of which nothing has to be rewritten and nothing blocks."""
 
-    scores: dict[str, float]
-    flagged: frozenset[str]
-    action: Action
+    verdict: Verdict
 
 
 class Inspectors(msgspec.Struct, frozen=True):

@@ -18,7 +18,8 @@ from gateway.content.neighbours import orders
 from gateway.content.pseudonyms import Pseudonyms
 from gateway.content.rules import Action, DirectionRules, Rules
 from gateway.content.stream import Findings
-from gateway.evidence import Direction, Role, Segment, Span, Use
+from gateway.content.verdicts import verdict
+from gateway.evidence import Direction, Role, Segment, Span, Use, Verdict
 
 UNREADABLE_ARGUMENTS = "{}"
 
@@ -40,6 +41,7 @@ class Review(msgspec.Struct):
     blocked_at: int | None
     cached: bool
     degraded: bool
+    known: Verdict | None = None  # of a list judged before, as it is recorded; `findings` then hold nothing of it
 
 
 def expand(segments: Sequence[Segment]) -> tuple[list[Unit], dict[int, Any]]:
@@ -73,16 +75,18 @@ async def review(
     pseudonyms: Pseudonyms | None,
     findings: Findings,
 ) -> Review:
-    """Inspect every segment and return what to do. Raises `InspectorUnavailable`; notes everything in `findings`."""
+    """Inspect every segment and return what to do. Raises `InspectorUnavailable`.
+
+    Notes everything in `findings`, but of a list judged before, whose `known` verdict is all there is to say.
+    """
     key = inspection.list_key(segments, rules, direction, scope)
     known = inspection.cache.get_list(key)
     if known is not None:
-        findings.merge(known.scores, known.flagged, known.action)
-        return Review({}, [], None, True, False)
+        return Review({}, [], None, True, False, known.verdict)
     own = Findings()
     result, clean = await _review(inspection, segments, rules, direction, scope, deadline_s, pseudonyms, own)
     if clean:
-        inspection.cache.put_list(key, Clean(own.scores, frozenset(own.flagged), own.action))
+        inspection.cache.put_list(key, Clean(verdict(own, inspection.names, cached=True)))
     findings.merge(own.scores, own.flagged, own.action)
     for type_, count in own.entities.items():
         findings.entities[type_] += count

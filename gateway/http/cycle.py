@@ -57,7 +57,9 @@ class Connection(Protocol):
         ...
 
 
-LEAVING = "gateway.leaving"  # the ASGI extension by which an application learns at once that its client has left
+# The ASGI extension by which an application learns at once that its client has left (`watch`), and sends a whole answer (`answer`).
+LEAVING = "gateway.leaving"
+_FRAMING = frozenset({b"content-length", b"connection", b"transfer-encoding"})
 
 
 class Cycle:
@@ -107,7 +109,7 @@ class Cycle:
         self._chunked = False
         self._left = 0
         self._leaving: Callable[[], object] | None = None
-        scope["extensions"] = {LEAVING: {"watch": self.watch}}
+        scope["extensions"] = {LEAVING: {"watch": self.watch, "answer": self.answer}}
 
     def disconnect(self) -> None:
         """Note that nothing more can be read or written."""
@@ -129,6 +131,8 @@ class Cycle:
         finally:
             if not self.complete and not self.disconnected:
                 self._connection.cycle_failed()
+            # The scope holds methods of this object: without the ring all of the exchange is freed here, not at some collection.
+            self.scope["extensions"] = {}
 
     async def receive(self) -> ASGIReceiveEvent:
         if self._expects_continue and not self.disconnected and not self.started:
@@ -163,19 +167,32 @@ class Cycle:
         if not self.disconnected:
             self._body(message.get("body", b""), message.get("more_body", False))  # type: ignore[arg-type]
 
+    async def answer(self, status: int, headers: Any, body: bytes) -> None:
+        """Do at once what `http.response.start` and a last body message do; the head and the body leave in one write."""
+        if self.disconnected:
+            return
+        if self.started:
+            raise BadAnswer("a whole answer is the only one")
+        if self._connection.crowded:
+            await self._connection.cycle_drained()
+        if not self.disconnected:
+            self._begin(status, headers)
+            self._body(body, False)
+
     def _begin(self, status: int, headers: Any) -> None:
         # A body that was not read whole cannot be told from a next request once the answer is out.
         close = not self.keep_alive or self.more_body
         length: bytes | None = None
         parts = [_STATUS_LINES[status]]
         for name, value in (*self._default_headers, *headers):
-            if name == b"content-length":
-                length = value
-            elif name == b"connection":
-                close = close or value.lower() == b"close"
-                continue
-            elif name == b"transfer-encoding":
-                continue
+            if name in _FRAMING:
+                if name == b"content-length":
+                    length = value
+                elif name == b"connection":
+                    close = close or value.lower() == b"close"
+                    continue
+                else:
+                    continue
             parts += (name, b": ", value, b"\r\n")
         self.keep_alive = not close
         if close:

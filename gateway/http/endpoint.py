@@ -23,10 +23,11 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class AsgiSink:
     """Pushes an answer through ASGI `send`; waits where the client reads slowly."""
 
-    __slots__ = ("_done", "_send", "begun")
+    __slots__ = ("_at_once", "_done", "_send", "begun")
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, at_once: Callable[[int, Headers, bytes], Awaitable[None]] | None = None) -> None:
         self._send = send
+        self._at_once = at_once
         self._done = False
         self.begun = False
 
@@ -40,6 +41,14 @@ class AsgiSink:
     async def end(self, data: bytes = b"") -> None:
         self._done = True
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+    async def answer(self, status: int, headers: Headers, data: bytes) -> None:
+        if self._at_once is None:
+            await self.begin(status, headers)
+            await self.end(data)
+            return
+        self.begun = self._done = True
+        await self._at_once(status, headers, data)
 
     async def refuse(self, refusal: Refusal, headers: Headers) -> None:
         """Say no: as an answer, or as the last event of a stream that has begun."""
@@ -64,7 +73,7 @@ class DataPlane:
         if scope["type"] != "http":
             raise RuntimeError("the data plane speaks HTTP only")
         inbound = Inbound(scope, receive)
-        sink = AsgiSink(send)
+        sink = AsgiSink(send, inbound.extension.get("answer"))
         if self._trusted is not None and not self._trusted(inbound.peer):
             # SECURITY: behind a TLS terminator, plaintext from anyone else is somebody going around it.
             await sink.refuse(Refusal(MALFORMED, detail="not the terminator"), [])

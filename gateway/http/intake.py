@@ -22,16 +22,18 @@ _JSON = frozenset({b"application/json", b"application/json; charset=utf-8", b"ap
 class Inbound:
     """One request as received: method, path, header snapshot, peer, and its body on demand."""
 
-    __slots__ = ("_receive", "_watch", "_watching", "headers", "left", "method", "path", "peer")
+    __slots__ = ("_receive", "_watch", "_watching", "extension", "headers", "left", "method", "path", "peer")
 
     def __init__(self, scope: MutableMapping[str, Any], receive: Receive) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
-        self.headers: Headers = tuple(scope["headers"])
+        headers = scope["headers"]
+        self.headers: Headers = headers if type(headers) is tuple else tuple(headers)
         client = scope.get("client")
         self.peer: str = client[0] if client else ""
         self._receive = receive
-        self._watch = scope.get("extensions", {}).get(LEAVING, {}).get("watch")
+        self.extension: dict[str, Any] = (scope.get("extensions") or {}).get(LEAVING) or {}
+        self._watch = self.extension.get("watch")
         self._watching: asyncio.Task[None] | None = None
         self.left = False
 

@@ -135,10 +135,10 @@ def reserve_alone(account: Account, charge: Charge, now_s: float) -> Lease:
     The common case: nothing is in the way. Whatever could be is left to `reserve`, refusals with it.
     """
     now_us = int(now_s * 1_000_000)
-    tokens, per_minute = charge.tokens, charge.tokens_per_minute
+    tokens, per_minute, daily = charge.tokens, charge.tokens_per_minute, charge.daily_tokens
     if (
         tokens > per_minute
-        or charge.daily_tokens is not None
+        or (daily is not None and account.quota.used_on(charge.day) + tokens > daily)
         or account.requests.wait_us(1, charge.burst, charge.requests_per_minute, now_us) > 0
         or account.tokens.wait_us(tokens, per_minute, per_minute, now_us) > 0
         or account.slots.full(charge.concurrent, now_us)
@@ -147,6 +147,8 @@ def reserve_alone(account: Account, charge: Charge, now_s: float) -> Lease:
     account.requests.take(1, charge.requests_per_minute, now_us)
     mark_us = account.tokens.take(tokens, per_minute, now_us)
     account.quota.take(charge.day, tokens)
+    if daily is not None:
+        account.quota_counts = True
     held_s = charge.lease_s
     account.slots.hold(charge.lease_id, Held(now_us + int(held_s * 1_000_000), mark_us, tokens, per_minute, charge.day))
     requests_full_in_us, tokens_full_in_us = account.requests.full_in_us(now_us), account.tokens.full_in_us(now_us)
@@ -165,9 +167,9 @@ def reserve_alone(account: Account, charge: Charge, now_s: float) -> Lease:
     )
 
 
-def shown(account: Account, charge: Charge, now_s: float) -> Headers:
-    """Return the rate-limit headers of a subject as it stands, for an answer that takes nothing."""
-    return headers(tightest(standings([account], [charge.numbers], micros(now_s))))
+def shown(accounts: Sequence[Account], charge: Charge, now_s: float) -> Headers:
+    """Return the rate-limit headers of a subject as it stands, for an answer that takes nothing. `accounts` as for `reserve`."""
+    return headers(tightest(standings(accounts, charge.limits(), micros(now_s))))
 
 
 def _decide(accounts: Sequence[Account], limits: Sequence[Numbers], charge: Charge, now_us: int) -> None:

@@ -24,6 +24,9 @@ _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # token, RFC 9110 section 5
 _OURS = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"connection", b"accept-encoding", b"te", b"trailer", b"upgrade", b"expect"}
 )
+# Names that the forwarder and its credentials use: checked here once, not with every request.
+_GOOD_NAMES = frozenset({b"content-type", b"accept", b"user-agent", b"x-request-id", b"traceparent", b"authorization", b"api-key"})
+_PATHS = 4_096
 
 
 def tls_context() -> ssl.SSLContext:
@@ -71,6 +74,7 @@ class BackendClient:
         self.timeouts = timeouts or Timeouts()
         self.pool = Pool(host, port, tls=tls if secure else None, limits=self.limits, loopback_only=not secure and not unsafe_plaintext)
         self._prefix = prefix
+        self._lines: dict[str, bytes] = {}  # checked paths -> the lines every request to one begins with; paths come from settings
         self._fixed = f"host: {authority}\r\naccept-encoding: identity\r\n".encode("ascii")
 
     def __repr__(self) -> str:
@@ -121,14 +125,19 @@ class BackendClient:
         await self.pool.aclose()
 
     def _request(self, path: str, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bytes:
-        if not _TARGET.fullmatch(path):
-            raise ValueError("a request path must begin with / and hold visible ascii only")
-        parts = [f"POST {self._prefix}{path} HTTP/1.1\r\ncontent-length: {len(body)}\r\n".encode("ascii"), self._fixed]
+        line = self._lines.get(path)
+        if line is None:
+            if not _TARGET.fullmatch(path):
+                raise ValueError("a request path must begin with / and hold visible ascii only")
+            line = f"POST {self._prefix}{path} HTTP/1.1\r\n".encode("ascii") + self._fixed
+            if len(self._lines) < _PATHS:
+                self._lines[path] = line
+        parts = [line]
         for name, value in headers:
-            if name.lower() in _OURS or not _NAME.fullmatch(name):
+            if name not in _GOOD_NAMES and (name.lower() in _OURS or not _NAME.fullmatch(name)):
                 raise ValueError("a request header's name is reserved or malformed")
-            parts.append(b"%b: %b\r\n" % (name, value))
-        parts.append(b"\r\n")
+            parts += (name, b": ", value, b"\r\n")
+        parts.append(b"content-length: %d\r\n\r\n" % len(body))
         head = b"".join(parts)
         # SECURITY: a line break inside a value would be a second header or a second request.
         lines = len(headers) + 5

@@ -32,6 +32,10 @@ _ERROR_S = 2.0
 _HOLD_DEFAULT_S = 1.0  # after a 429 that names no time
 _HOLD_CAP_S = 30.0  # a longer wish is told to the caller, but the backend is asked again after this
 
+_SENDS_JSON = (b"content-type", b"application/json")
+_TAKES_JSON = (b"accept", b"application/json")
+_TAKES_EVENTS = (b"accept", b"text/event-stream")
+
 CredentialSource = Callable[[Backend], Sequence[tuple[bytes, bytes]] | None]
 """Returns our own credential headers for a backend, from memory; None where the backend's identity has to be asked for them."""
 
@@ -125,16 +129,17 @@ class Forwarder:
         seen = 0  # attempts a backend may have seen
         for backend in candidates:  # may grow once, below
             slot = self._slots[backend.name]
-            passed = _pass_over(slot, time.monotonic())
+            now_s = time.monotonic()
+            passed = _pass_over(slot, now_s)
             if passed is not None:
                 failures.append(passed)
                 continue
-            ticket = slot.breaker.admit(time.monotonic())
+            ticket = slot.breaker.admit(now_s)
             if ticket is None:
-                failures.append(_skipped(slot, Trouble.OPEN, slot.breaker.retry_after_s(time.monotonic())))
+                failures.append(_skipped(slot, Trouble.OPEN, slot.breaker.retry_after_s(now_s)))
                 continue
             if seen and not budget.spend():
-                slot.breaker.report(ticket, Outcome.NEUTRAL, time.monotonic())
+                slot.breaker.report(ticket, Outcome.NEUTRAL, now_s)
                 break
             attempts += 1
             result = await self._attempt(slot, backend, ticket, task, attempts)
@@ -153,11 +158,7 @@ class Forwarder:
     ) -> _Task:
         valid = screened.valid
         asked = valid.permit.asked
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"accept", b"text/event-stream" if valid.stream else b"application/json"),
-            self._agent,
-        ]
+        headers = [_SENDS_JSON, _TAKES_EVENTS if valid.stream else _TAKES_JSON, self._agent]
         if request_id:
             headers.append((b"x-request-id", request_id.encode("ascii")))
         if traceparent:

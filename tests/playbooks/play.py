@@ -139,6 +139,10 @@ class FakeSink:
         self.ended = True
         self.data += data
 
+    async def answer(self, status: int, headers: list[tuple[bytes, bytes]], data: bytes) -> None:
+        await self.begin(status, headers)
+        await self.end(data)
+
     async def refuse(self, refusal: Refusal, headers: list[tuple[bytes, bytes]]) -> None:
         self.refusal = refusal
         if self.begun:
@@ -209,8 +213,8 @@ class FakeCounters:
         await self._script.wait("reserve")
         return await self.real.reserve(charge, now_s)
 
-    def standing(self, charge: Any, now_s: float) -> tuple[tuple[str, str], ...]:
-        return self.real.standing(charge, now_s)
+    async def standing(self, charge: Any, now_s: float) -> tuple[tuple[str, str], ...]:
+        return await self.real.standing(charge, now_s)
 
     async def settle(self, lease: Lease, tokens: int, now_s: float) -> None:
         self.settled.append(tokens)

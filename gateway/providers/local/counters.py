@@ -35,9 +35,13 @@ class MemoryCounters:
 
     def reserve_now(self, charge: Charge, now_s: float) -> Lease:
         """Do what `reserve` promises, at once."""
-        accounts = [self._account(charge.key, charge, now_s)]
-        if charge.tenant_numbers is not None:
-            accounts.append(self._account((charge.tenant,), charge, now_s))
+        account = self._account(charge.key, charge, now_s)
+        if charge.tenant_numbers is None:
+            lease = reservation.reserve_alone(account, charge, now_s)
+            if charge.daily_tokens is not None:
+                self._see_quota(charge, account.quota.used_on(charge.day) / charge.daily_tokens)
+            return lease
+        accounts = [account, self._account((charge.tenant,), charge, now_s)]
         lease = reservation.reserve(accounts, charge, now_s)
         for account, numbers in zip(accounts, charge.limits(), strict=True):
             if numbers.daily_tokens is not None:
@@ -53,14 +57,17 @@ class MemoryCounters:
         return {tenant: share if of == day else 0.0 for tenant, (of, share) in self._spent.items()}
 
     async def settle(self, lease: Lease, tokens: int, now_s: float) -> None:
-        for key in (lease.keys, lease.keys[:1]):
-            account = self._accounts.get(key)
-            if account is not None:
-                reservation.settle(account, lease.id, tokens, now_s)
+        keys = lease.keys
+        own, tenants = self._accounts.get(keys), self._accounts.get(keys[:1])
+        if own is not None:
+            reservation.settle(own, lease.id, tokens, now_s)
+        if tenants is not None:
+            reservation.settle(tenants, lease.id, tokens, now_s)
 
-    def standing(self, charge: Charge, now_s: float) -> tuple[tuple[str, str], ...]:
+    async def standing(self, charge: Charge, now_s: float) -> tuple[tuple[str, str], ...]:
         """Return how the subject of a charge stands, as headers. Takes nothing and remembers nothing."""
-        return reservation.shown(self._accounts.get(charge.key) or Account(), charge, now_s)
+        keys: tuple[Key, ...] = (charge.key, (charge.tenant,))
+        return reservation.shown([self._accounts.get(key) or Account() for key, _ in zip(keys, charge.limits(), strict=False)], charge, now_s)
 
     def held(self) -> int:
         """Return how many leases subjects hold now."""
