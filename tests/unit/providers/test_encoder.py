@@ -73,7 +73,12 @@ async def test_nothing_is_read_before_it_is_asked(tmp_path: Path) -> None:
     read: list[Path] = []
     toy = Toy()
     (tmp_path / "encoder.json").write_bytes(msgspec.json.encode(card()))
-    one = Encoder(tmp_path, read=lambda folder: read.append(folder) or toy)  # type: ignore[arg-type, return-value, func-returns-value]
+
+    def reading(folder: Path) -> Network:
+        read.append(folder)
+        return toy  # type: ignore[return-value]
+
+    one = Encoder(tmp_path, read=reading)
     assert one.version == "toy-1" and read == []
     await asyncio.gather(*(one.judge(["a"], [Role.USER], soon()) for _ in range(5)))
     assert read == [tmp_path]
