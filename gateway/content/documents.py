@@ -8,10 +8,12 @@ plain text together with its unescaped reading.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NoReturn
 
 Path = tuple[str | int, ...]
 MAX_DEPTH = 64
+MAX_NODES = 20_000  # values and keys of one document: reading them takes about 20 ms, in which nothing else is served
 MIN_NUMBER = 7  # digits from which a number may be an identifier
 MAX_PARTS = 19  # of a number that a list holds in pieces, and digits of it: a card has no more
 
@@ -22,11 +24,24 @@ class KeyAt(str):
     __slots__ = ()
 
 
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        raise ValueError("duplicate key")
-    return document
+class TooLarge(Exception):
+    """A document of more than `MAX_NODES` values and keys: no honest argument of a tool."""
+
+
+class _Reader:
+    """Counts while it reads, so that a document of many small objects is not read to its end."""
+
+    def __init__(self) -> None:
+        self._nodes = 0
+
+    def pairs(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        self._nodes += 1 + 2 * len(pairs)
+        if self._nodes > MAX_NODES:
+            raise TooLarge
+        document = dict(pairs)
+        if len(document) != len(pairs):
+            raise ValueError("duplicate key")
+        return document
 
 
 def _constant(_: str) -> NoReturn:
@@ -34,19 +49,34 @@ def _constant(_: str) -> NoReturn:
 
 
 def parse(text: str) -> Any | None:
-    """Return the document, or None when it is not strict JSON of bounded depth (a bare null is None too: it holds no text)."""
+    """Return the document, or None when it is not strict JSON of bounded depth (a bare null is None too: it holds no text).
+
+    Raises `TooLarge`.
+    """
     try:
-        document = json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant)
+        document = json.loads(text, object_pairs_hook=_Reader().pairs, parse_constant=_constant)
     except (ValueError, RecursionError):
         return None
-    return document if _depth(document) <= MAX_DEPTH else None
+    return document if _bounded(document) else None
 
 
-def _depth(node: Any, level: int = 0) -> int:
-    if level > MAX_DEPTH:
-        return level
-    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    return max((_depth(child, level + 1) for child in children), default=level)
+def _bounded(document: Any) -> bool:
+    """Tell whether the document is no deeper than `MAX_DEPTH`. Raises `TooLarge`."""
+    level, depth, nodes = [document], 0, 1
+    while level and depth <= MAX_DEPTH:
+        below: list[Any] = []
+        for node in level:
+            if isinstance(node, dict):
+                below += node.values()
+                nodes += 2 * len(node)
+            elif isinstance(node, list):
+                below += node
+                nodes += len(node)
+            if nodes > MAX_NODES:
+                raise TooLarge
+        level = below
+        depth += 1
+    return not level
 
 
 def strings(document: Any, path: Path = ()) -> list[tuple[Path, str]]:
@@ -101,20 +131,13 @@ def unescaped(text: str) -> str:
     """Return a lenient reading of text that looks like broken JSON: its escapes decoded where they can be."""
     if "\\" not in text:
         return text
-    parts: list[str] = []
-    at = 0
-    while at < len(text):
-        step = text[at]
-        if step == "\\" and at + 1 < len(text):
-            following = text[at + 1]
-            code = text[at + 2 : at + 6]
-            if following == "u" and len(code) == 4 and all(c in "0123456789abcdefABCDEF" for c in code):
-                parts.append(chr(int(code, 16)))
-                at += 6
-                continue
-            parts.append({"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}.get(following, following))
-            at += 2
-            continue
-        parts.append(step)
-        at += 1
-    return "".join(parts).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return _ESCAPED.sub(_plain, text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+_ESCAPED = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|(.))", re.DOTALL)
+_SHORT = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
+
+
+def _plain(escaped: re.Match[str]) -> str:
+    code, sign = escaped.groups()
+    return chr(int(code, 16)) if code else _SHORT.get(sign, sign)

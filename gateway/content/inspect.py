@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -16,9 +17,10 @@ from itertools import pairwise
 
 import msgspec
 
+from gateway.content import views
 from gateway.content.cascade import too_dear
 from gateway.content.doubts import doubtful, second_scores
-from gateway.content.pseudonyms import placeholder_ranges
+from gateway.content.pseudonyms import in_ranges, placeholder_ranges
 from gateway.content.remote import flagged, second_look
 from gateway.content.rules import NER_TYPES, Action, DirectionRules, Rules
 from gateway.content.second_opinion import Blend
@@ -27,12 +29,16 @@ from gateway.evidence import Direction, Role, Segment, Span, Use, Verdict
 from gateway.ports import InspectorUnavailable, Moderator, NerDetector, RemoteModerator, SecondOpinion, SpanDetector
 
 STEP = 2_048  # code points scanned at once: a hostile one costs about 15 ms
+LONG = 4 * STEP  # code points of a text read in its other readings at once
+LONG_OVERLAP = 400  # and of the stretch before it that is read again: an encoded word is longer than a plain one
+KEYS = 128  # texts looked up in one go
 TURN_S = 0.004
 OWN_S = 1.2  # of this process for one direction of one exchange: 700 KB of ordinary text fit
 MAX_BASES = 4_096  # profiles x directions x tenants in use; beyond it they are made again
 SEPARATOR = "\x1f"
 BORDER = 160  # code points taken from each side of a message border
 MIN_LANGUAGE_LETTERS = 40  # shorter texts have no reliable language
+_BLANK = re.compile(r"\s")
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -154,7 +160,8 @@ class Pace:
     def __init__(self, deadline_s: float) -> None:
         self._deadline_s = deadline_s
         self._since_s = time.monotonic()
-        self._own_s = 0.0  # spent in our own turns; the rest was others'
+        self._cpu_s = time.thread_time()
+        self._own_s = 0.0  # this thread's in our own turns; the rest was others'
 
     async def breathe(self) -> None:
         """Yield if this task has run for long. Unread never counts as clean.
@@ -164,13 +171,14 @@ class Pace:
         now_s = time.monotonic()
         if now_s - self._since_s < TURN_S:
             return
-        self._own_s += now_s - self._since_s
+        self._own_s += time.thread_time() - self._cpu_s
         if self._own_s > OWN_S:
             raise TooDear
         if now_s > self._deadline_s:
             raise InspectorUnavailable("inspection passed its deadline")
         await asyncio.sleep(0)
         self._since_s = time.monotonic()
+        self._cpu_s = time.thread_time()
 
 
 class Inspection:
@@ -195,10 +203,15 @@ class Inspection:
         results: list[Finding | None] = []
         missing: list[int] = []
         keys: list[bytes] = []
+        pace = Pace(deadline_s)
         for at, segment in enumerate(segments):
+            if at % KEYS == KEYS - 1:
+                await pace.breathe()
             state = base.copy()
-            owner = scope.subject if segment.role is Role.USER else b""
-            kind = b"w" if _is_window(segment) else segment.use.encode()  # SECURITY: a window's offsets are not its text's
+            window = _is_window(segment)
+            # SECURITY: a window may reach over what a user wrote, whoever speaks at its border.
+            owner = scope.subject if window or segment.role is Role.USER else b""
+            kind = b"w" if window else segment.use.encode()  # SECURITY: a window's offsets are not its text's
             state.update(b"%s\0%s\0%d\0" % (segment.role.encode(), kind, len(owner)) + owner)
             state.update(segment.text.encode("utf-8", "surrogatepass"))
             key = state.digest()
@@ -215,9 +228,12 @@ class Inspection:
         return [f for f in results if f is not None], not missing
 
     def list_key(self, segments: Sequence[Segment], rules: Rules, direction: Direction, scope: Scope) -> bytes:
-        """Return the keyed hash of a whole list of texts in order. It names the subject: such a list holds their words."""
+        """Return the keyed hash of a whole list of texts in order. It names the subject: such a list holds their words.
+
+        SECURITY: and where they stand, which says what is read together: else a harmless arrangement would vouch for another.
+        """
         state = self._base(rules.key, direction, scope.tenant).copy()
-        state.update(_pack((scope.subject, [(s.role, s.use, s.text) for s in segments])))
+        state.update(_pack((scope.subject, [(s.role, s.use, s.path, s.text) for s in segments])))
         return state.digest()
 
     def _base(self, rules_key: bytes, direction: Direction, tenant: str) -> hashlib.blake2b:
@@ -314,11 +330,22 @@ class Inspection:
         while at < len(text):
             await pace.breathe()
             end = at + 4 * STEP
-            while end < len(text) and not text[end - 1].isspace():
-                end += 1
+            if end < len(text):
+                blank = _BLANK.search(text, end - 1, end + STEP)
+                end = blank.end() if blank is not None else end + STEP  # a longer word is none
             scores = session.feed(text[at:end])
             at = end
         return scores
+
+    async def _hidden(self, text: str, pace: Pace) -> frozenset[str]:
+        """Look for hidden characters in a text of any length."""
+        if len(text) <= LONG or text.isascii():
+            return self.inspectors.smuggling(text)
+        traces: list[str] = []
+        for at in range(0, len(text), LONG):
+            await pace.breathe()
+            traces.append(views.traces(text, at, min(len(text), at + LONG)))
+        return self.inspectors.smuggling("".join(traces))
 
     async def _one(self, segment: Segment, names: list[Span], side: DirectionRules, degraded: bool, pace: Pace) -> Finding:
         text = prose = segment.text
@@ -329,20 +356,21 @@ class Inspection:
         if side.blocklist is not None:
             scanned += await self._scan(side.blocklist, text, pace)
         ours = placeholder_ranges(text)
-        spans = [
-            s
-            for s in united(sorted(scanned), names, text)
-            if not side.passes(s, text) and not any(b <= s.start and s.end <= e for b, e in ours)
-        ]
+        spans = [s for s in united(sorted(scanned), names, text) if not side.passes(s, text) and not in_ranges(s, ours)]
         scores: dict[str, float] = {}
-        readings = self.inspectors.views(prose)
-        for reading in readings:
-            for head, score in (await self._score(reading, segment.role, pace)).items():
-                if score > scores.get(head, 0.0):
-                    scores[head] = score
-            if side.blocklist is not None and reading != text:
-                spans += [Span(0, len(text), s.type, s.score, s.detector) for s in side.blocklist.scan(reading)]
-        hidden = self.inspectors.smuggling(text)
+        for begin, piece in _stretches(prose):
+            await pace.breathe()
+            for reading in self.inspectors.views(piece):
+                whole = prose if reading is piece else reading  # the plain reading once, and as one text
+                if reading is piece and begin:
+                    continue
+                for head, score in (await self._score(whole, segment.role, pace)).items():
+                    if score > scores.get(head, 0.0):
+                        scores[head] = score
+                if side.blocklist is not None and whole != text:
+                    end = begin + len(piece) if len(prose) > LONG else len(text)
+                    spans += [Span(begin, end, s.type, s.score, s.detector) for s in side.blocklist.scan(reading)]
+        hidden = await self._hidden(text, pace)
         unsupported = ""
         if segment.use is Use.CONTENT and len(text) >= MIN_LANGUAGE_LETTERS and not _is_window(segment):
             language = self.inspectors.language(text)
@@ -352,6 +380,13 @@ class Inspection:
         finding = Finding(tuple(spans), rounded, tuple(sorted(hidden)), unsupported, degraded)
         noted, blocking = judged(finding, scores, side, segment.role)
         return msgspec.structs.replace(finding, noted=noted, blocking=blocking)
+
+
+def _stretches(text: str) -> list[tuple[int, str]]:
+    """Return a text in the stretches whose other readings are read, each with its beginning: none is too long to be read to its end."""
+    if len(text) <= LONG:
+        return [(0, text)]
+    return [(max(0, at - LONG_OVERLAP), text[max(0, at - LONG_OVERLAP) : at + LONG]) for at in range(0, len(text), LONG)]
 
 
 def judged(

@@ -7,6 +7,7 @@ measurements stand in lists everywhere, and one in ten of them ends like a card 
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 import msgspec
@@ -21,6 +22,7 @@ TYPES = frozenset({"SECRET", "EMAIL_ADDRESS", "IBAN_CODE", BLOCKLIST})
 RUNS = (2, 3, 4, 5)  # neighbours also read by themselves: what follows a value would make it another word
 MAX_MEMBERS = 64  # of a group whose runs are read; a longer one is read joined as a whole
 MAX_TEXT = 4_000
+NEAR = 64  # findings of a text before a place that may reach up to it: they hardly overlap one another
 
 
 class Joined(msgspec.Struct, frozen=True):
@@ -53,18 +55,31 @@ def join(groups: Sequence[Sequence[int]], texts: Sequence[str], role: Role) -> l
 
 
 def completed(joined: Joined, found: Finding, own: Sequence[Sequence[Span]]) -> list[tuple[str, list[int]]]:
-    """Return (type, texts it covers) of every finding that no text holds by itself. `own`: what each of all texts holds."""
+    """Return (type, texts it covers) of every finding that no text holds by itself. `own`: what each of all texts holds, ordered.
+
+    SECURITY: places are looked up, never walked through: both may be many.
+    """
     out: list[tuple[str, list[int]]] = []
     for span in found.spans:
         if span.type not in TYPES:
             continue
-        touched = [(begin, index) for begin, end, index in joined.places if begin < span.end and span.start < end]
-        alone = any(
-            s.type == span.type and s.start + begin < span.end and span.start < s.end + begin
-            for begin, index in touched
-            for s in own[index]
-        )
-        members = list(dict.fromkeys(index for _, index in touched))
-        if len(members) > 1 and not alone:
+        first = bisect_right(joined.places, span.start, key=_end)
+        touched = joined.places[first : bisect_left(joined.places, span.end, lo=first, key=_begin)]
+        members = list(dict.fromkeys(index for _, _, index in touched))
+        if len(members) > 1 and not any(_holds(own[index], span, begin) for begin, _, index in touched):
             out.append((span.type, members))
     return out
+
+
+def _begin(place: tuple[int, int, int]) -> int:
+    return place[0]
+
+
+def _end(place: tuple[int, int, int]) -> int:
+    return place[1]
+
+
+def _holds(own: Sequence[Span], span: Span, begin: int) -> bool:
+    """Tell whether a text that stands at `begin` holds a finding of the same type where the span is."""
+    before = bisect_left(own, span.end - begin, key=lambda s: s.start)
+    return any(s.type == span.type and span.start < s.end + begin for s in own[max(0, before - NEAR) : before])

@@ -8,12 +8,19 @@ one exchange and is dropped with it.
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+
 import re2
 
-PLACEHOLDER = re2.compile(r"<[A-Z][A-Z_]{1,39}(?:_[a-z0-9]{4}_[0-9]{1,5})?>")
+from gateway.evidence import Span
+
+PLACEHOLDER = re.compile(r"<[A-Z][A-Z_]{1,39}(?:_[a-z0-9]{4}_[0-9]{1,5})?>")
 _LOOKALIKE = re2.compile(r"<([A-Z][A-Z_]{1,39}_[a-z0-9]{4}_[0-9]{1,5}>)")
 _PARTIAL = re2.compile(r"<(?:[A-Z][A-Z_]{0,40}(?:_[a-z0-9]{0,4}(?:_[0-9]{0,5})?)?)?\z")
 MAX_PLACEHOLDER = 56  # code points of the longest token
+MAX_OPENING = MAX_PLACEHOLDER  # and of what opens a tag
 # What may stand, without white space, around a token that is restored. SECURITY: everything a link, a path, a query, an escape or
 # markup needs is absent: / \\ = & % @ # < > [ ] and a dot before a letter.
 _BEFORE = re2.compile(r"(?:[\pL\pN,;:!('\"\x{201c}\x{201e}\x{2018}*_-])*\z")
@@ -31,6 +38,16 @@ def escape_lookalikes(text: str) -> str:
 def placeholder_ranges(text: str) -> list[tuple[int, int]]:
     """Return where complete placeholders stand; they are never inspected as content again."""
     return [m.span() for m in PLACEHOLDER.finditer(text)] if "<" in text else []
+
+
+def in_ranges(span: Span, ranges: Sequence[tuple[int, int]]) -> bool:
+    """Tell whether one of the ranges, ordered and apart from one another, holds the whole span."""
+    at = bisect_right(ranges, span.start, key=_begin) - 1
+    return at >= 0 and span.end <= ranges[at][1]
+
+
+def _begin(found: tuple[int, int]) -> int:
+    return found[0]
 
 
 def partial_placeholder(text: str) -> int:
@@ -84,7 +101,8 @@ class Pseudonyms:
         at = markup = 0
         for begin, end in placeholder_ranges(text):
             markup = markup_after(markup, text[at:begin])
-            parts += (text[at:begin], self.value(text[begin:end], text[:begin], text[end:], markup))
+            near, far = text[max(0, begin - LINK_CONTEXT) : begin], text[end : end + LINK_CONTEXT]
+            parts += (text[at:begin], self.value(text[begin:end], near, far, markup))
             at = end
         return "".join(parts) + text[at:]
 
@@ -103,8 +121,20 @@ def _run_after(right: str) -> str:
     return right[:at]
 
 
+def whole_before(text: str, at: int) -> int:
+    """Return the nearest place at or before `at` that cuts neither a placeholder nor what opens a tag or a link's target.
+
+    SECURITY: `markup_after` of a text is that of its parts only where they are cut at such places.
+    """
+    opened = max(text.rfind("<", max(0, at - MAX_OPENING), at), text.rfind("](", max(0, at - 1), at + 1))
+    return at if opened < 0 else opened
+
+
 _PROSE, _TAG, _QUOTED, _APOSTROPHED, _LINK = 0, 1, 2, 3, 4  # from _LINK on: the depth of parentheses in a link's target
+_RAW = -1  # inside a script or a style sheet: no markup is read there, and what is quoted may be an address
 _OPENS = re2.compile(r"<[A-Za-z/!?]|\]\(")
+_RAW_OPENS = re2.compile(r"(?i)<(?:script|style)\b")
+_RAW_ENDS = re2.compile(r"(?i)</(?:script|style)\b")
 
 
 def markup_after(state: int, text: str) -> int:
@@ -119,8 +149,15 @@ def markup_after(state: int, text: str) -> int:
             if ours is not None:
                 at = ours.end()
                 continue
-            state = _LINK if opened.group() == "](" else _TAG
+            raw = _RAW_OPENS.match(text, opened.start()) is not None
+            state = _LINK if opened.group() == "](" else _RAW if raw else _TAG
             at = opened.end()
+            continue
+        if state == _RAW:
+            ended = _RAW_ENDS.search(text, at)
+            if ended is None:
+                return _RAW
+            state, at = _TAG, ended.end()
             continue
         sign = text[at]
         at += 1

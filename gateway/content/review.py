@@ -6,13 +6,14 @@ document in a string becomes its strings. Findings across a border of neighbouri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from gateway.content import documents
-from gateway.content.inspect import MIN_LANGUAGE_LETTERS, Clean, Finding, Inspection, Scope, borders, prose_offsets
+from gateway.content.inspect import MIN_LANGUAGE_LETTERS, Clean, Finding, Inspection, Pace, Scope, TooDear, borders, prose_offsets
 from gateway.content.joined import Joined, completed, join
 from gateway.content.neighbours import orders
 from gateway.content.pseudonyms import Pseudonyms
@@ -22,6 +23,8 @@ from gateway.content.verdicts import verdict
 from gateway.evidence import Direction, Role, Segment, Span, Use, Verdict
 
 UNREADABLE_ARGUMENTS = "{}"
+MAX_UNITS = 40_000  # texts of one direction of one exchange, the strings of its documents among them
+SLICE = 1_000  # replacements made in one go
 
 
 class Unit(msgspec.Struct):
@@ -31,6 +34,14 @@ class Unit(msgspec.Struct):
     segment: Segment
     document_path: documents.Path | None = None
     shadow: bool = False
+
+
+class Edits(msgspec.Struct):
+    """What is to become of the documents: new names of keys by owner and object, owners of changed values. Written once, at the end."""
+
+    parsed: dict[int, Any]
+    renamed: dict[tuple[int, documents.Path], dict[str, str]]
+    changed: set[int]
 
 
 class Review(msgspec.Struct):
@@ -44,15 +55,19 @@ class Review(msgspec.Struct):
     known: Verdict | None = None  # of a list judged before, as it is recorded; `findings` then hold nothing of it
 
 
-def expand(segments: Sequence[Segment]) -> tuple[list[Unit], dict[int, Any]]:
-    """Return the units to inspect and the parsed documents by segment index."""
+async def expand(segments: Sequence[Segment], pace: Pace) -> tuple[list[Unit], dict[int, Any]]:
+    """Return the units to inspect and the parsed documents by segment index. Raises `TooDear`."""
     units: list[Unit] = []
     parsed: dict[int, Any] = {}
     for index, segment in enumerate(segments):
         if segment.use is not Use.ARGUMENTS:
             units.append(Unit(index, segment))
             continue
-        document = documents.parse(segment.text)
+        await pace.breathe()
+        try:
+            document = documents.parse(segment.text)
+        except documents.TooLarge:
+            raise TooDear from None
         if document is None:
             units.append(Unit(index, Segment(segment.path, segment.text, segment.role, Use.CONTENT)))
             reading = documents.unescaped(segment.text)
@@ -62,6 +77,8 @@ def expand(segments: Sequence[Segment]) -> tuple[list[Unit], dict[int, Any]]:
         parsed[index] = document
         for path, text in documents.strings(document):
             units.append(Unit(index, Segment(segment.path, text, segment.role, Use.CONTENT), document_path=path))
+        if len(units) > MAX_UNITS:
+            raise TooDear
     return units, parsed
 
 
@@ -105,17 +122,25 @@ async def _review(
 ) -> tuple[Review, bool]:
     """Return what to do, and whether nothing was found that depends on where it stands or must be done again."""
     side = rules.inbound if direction is Direction.INBOUND else rules.outbound
-    units, parsed = expand(segments)
+    pace = Pace(deadline_s)
+    units, parsed = await expand(segments, pace)
     plain = [u.segment for u in units]
     # Strings of one document are no neighbours in prose: nobody reads them one after the other.
     prose = [u.segment if u.document_path is None else Segment((), u.segment.text, u.segment.role, Use.ARGUMENTS) for u in units]
     ways = [[prose[at] for at in order] for order in orders(prose, direction)]
     windows = [borders(way) for way in ways]
     flat = [window for way in windows for _, window in way]
-    joins = _joins(units)
+    joins: list[Joined] = []
+    for joined in _joins(units):
+        joins += joined
+        await pace.breathe()
     found, cached = await inspection.findings([*plain, *flat, *(j.segment for j in joins)], rules, direction, scope, deadline_s)
     alone = [f.spans for f in found[: len(units)]]
-    together = [done for j, f in zip(joins, found[len(units) + len(flat) :], strict=True) for done in completed(j, f, alone)]
+    together: list[tuple[str, list[int]]] = []
+    for j, f in zip(joins, found[len(units) + len(flat) :], strict=True):
+        if f.spans:
+            together += completed(j, f, alone)
+            await pace.breathe()
     found = found[: len(units) + len(flat)]
     result = Review({}, [], None, cached, any(f.degraded for f in found))
     _judge(result, units, found, side, findings)
@@ -129,15 +154,17 @@ async def _review(
     for order, way, own in zip(orders(prose, direction), ways, windows, strict=True):
         _add_crossing([spans[index] for index in order], way, own, found[at : at + len(own)])
         at += len(own)
+    edits = Edits(parsed, {}, set())
     if spans:
-        _rewrite(result, units, parsed, spans, side, pseudonyms, findings)
+        await _rewrite(result, units, edits, spans, side, pseudonyms, findings, pace)
     for type_, touched in together:
-        _replace_joined(result, [units[index] for index in touched], parsed, type_)
+        _replace_joined(result, [units[index] for index in touched], edits, type_)
+    await _write_documents(result, edits, pace)
     return result, False
 
 
-def _joins(units: Sequence[Unit]) -> list[Joined]:
-    """Return what is read joined: labels, by kind and all of them, and the strings or keys of each list and object of a document."""
+def _joins(units: Sequence[Unit]) -> Iterator[list[Joined]]:
+    """Yield what is read joined: labels, by kind and all of them, and the strings or keys of each list and object of a document."""
     labels: dict[object, list[int]] = {}
     strings: dict[object, list[int]] = {}
     for index, unit in enumerate(units):
@@ -149,9 +176,10 @@ def _joins(units: Sequence[Unit]) -> list[Joined]:
             labels.setdefault("", []).append(index)
             labels.setdefault((kind,), []).append(index)
     if len(labels.get("", ())) < 2 and all(len(group) < 2 for group in strings.values()):
-        return []
-    groups = dict.fromkeys(tuple(group) for group in (*labels.values(), *strings.values()))
-    return join(list(groups), [unit.segment.text for unit in units], Role.DOCUMENT)
+        return
+    texts = [unit.segment.text for unit in units]
+    for group in dict.fromkeys(tuple(group) for group in (*labels.values(), *strings.values()) if len(group) > 1):
+        yield join([group], texts, Role.DOCUMENT)
 
 
 def _judge_joined(
@@ -173,16 +201,46 @@ def _judge_joined(
     return left
 
 
-def _replace_joined(result: Review, touched: Sequence[Unit], parsed: dict[int, Any], type_: str) -> None:
+def _replace_joined(result: Review, touched: Sequence[Unit], edits: Edits, type_: str) -> None:
     owner = touched[0].owner
     if any(unit.document_path is None or isinstance(unit.document_path[-1], documents.KeyAt) for unit in touched):
         result.texts[owner] = UNREADABLE_ARGUMENTS  # names of values cannot be replaced one by one and stay what they were
         return
     for unit in touched:
-        if unit.document_path is not None:
-            parsed[owner] = documents.replace(parsed[owner], unit.document_path, f"<{type_}>")
-    if result.texts.get(owner) != UNREADABLE_ARGUMENTS:
-        result.texts[owner] = documents.dump(parsed[owner])
+        if unit.document_path is None:
+            continue
+        try:
+            edits.parsed[owner] = documents.replace(edits.parsed[owner], unit.document_path, f"<{type_}>")
+        except TypeError:  # the list it stood in was a value itself, and is gone
+            continue
+    edits.changed.add(owner)
+
+
+async def _write_documents(result: Review, edits: Edits, pace: Pace) -> None:
+    # Deep objects before shallow ones: their paths are those of the names before.
+    for (owner, path), names in sorted(edits.renamed.items(), key=lambda entry: -len(entry[0][1])):
+        await pace.breathe()
+        node = edits.parsed[owner]
+        for step in path:
+            node = node[step]
+        _rename(node, names)
+    for owner in edits.changed:
+        if result.texts.get(owner) != UNREADABLE_ARGUMENTS:
+            await pace.breathe()
+            result.texts[owner] = documents.dump(edits.parsed[owner])
+
+
+def _rename(node: dict[str, Any], names: dict[str, str]) -> None:
+    items: dict[str, Any] = {}
+    numbers: dict[str, int] = {}
+    for key, value in node.items():
+        wanted = name = names.get(key, key)
+        while name in items:  # two keys become one placeholder: both values stay
+            numbers[wanted] = number = numbers.get(wanted, 0) + 1
+            name = f"{wanted}_{number}"
+        items[name] = value
+    node.clear()
+    node.update(items)
 
 
 def _judge(result: Review, units: list[Unit], found: list[Finding], side: DirectionRules, findings: Findings) -> None:
@@ -252,7 +310,9 @@ def _add_crossing(
             if (begin, end) in seen:
                 continue
             seen.add((begin, end))
-            touched = [(at, i) for at, i in offsets if at < end and begin < at + len(plain[i].text)]
+            first = max(0, bisect_right(offsets, begin, key=_place) - 1)
+            near = offsets[first : bisect_left(offsets, end, lo=first, key=_place)]
+            touched = [(at, i) for at, i in near if begin < at + len(plain[i].text)]
             if len(touched) < 2 or _covered(spans[touched[-1][1]], touched[-1][0], end):
                 continue  # the later text holds it whole: what stands before the border is not part of it
             for at, i in touched:
@@ -261,21 +321,26 @@ def _add_crossing(
                     spans[i].append(part)
 
 
+def _place(offset: tuple[int, int]) -> int:
+    return offset[0]
+
+
 def _covered(own: Sequence[Span], at: int, end: int) -> bool:
     return any(s.start == 0 and s.end >= end - at for s in own)
 
 
-def _rewrite(
+async def _rewrite(
     result: Review,
     units: list[Unit],
-    parsed: dict[int, Any],
+    edits: Edits,
     spans: list[list[Span]],
     side: DirectionRules,
     pseudonyms: Pseudonyms | None,
     findings: Findings,
+    pace: Pace,
 ) -> None:
-    # Values before keys, and deep keys before shallow ones: an edit must find the path it was made for.
-    for unit, found in sorted(zip(units, spans, strict=True), key=_turn):
+    # Values before keys: an edit must find the path it was made for.
+    for unit, found in sorted(((unit, found) for unit, found in zip(units, spans, strict=True) if found), key=_turn):
         segment = unit.segment
         restorable = segment.role is Role.USER and unit.document_path is None
 
@@ -289,49 +354,49 @@ def _rewrite(
                 return pseudonyms.token(span.type, value, restorable=restorable)
             return f"<{span.type}>" if action >= Action.PSEUDONYMISE else None
 
-        if not found:
-            continue
-        text = substitute(segment.text, sorted(found), stand_in)
+        await pace.breathe()
+        text = await _substituted(segment.text, sorted(found), stand_in, pace)
+        path = unit.document_path
         if text == segment.text:
             continue
         if unit.shadow:
             result.texts[unit.owner] = UNREADABLE_ARGUMENTS
-        elif unit.document_path is not None:
-            parsed[unit.owner] = _replace_in(parsed[unit.owner], unit.document_path, text)
-            result.texts[unit.owner] = documents.dump(parsed[unit.owner])
+        elif path and isinstance(path[-1], documents.KeyAt):
+            edits.renamed.setdefault((unit.owner, path[:-1]), {})[str(path[-1])] = text
+            edits.changed.add(unit.owner)
+        elif path is not None:
+            edits.parsed[unit.owner] = documents.replace(edits.parsed[unit.owner], path, text)
+            edits.changed.add(unit.owner)
         elif unit.owner not in result.texts or result.texts[unit.owner] != UNREADABLE_ARGUMENTS:
             result.texts[unit.owner] = text
 
 
-def _turn(pair: tuple[Unit, list[Span]]) -> tuple[int, int]:
+def _turn(pair: tuple[Unit, list[Span]]) -> bool:
     path = pair[0].document_path
-    if path and isinstance(path[-1], documents.KeyAt):
-        return (1, -len(path))
-    return (0, 0)
+    return isinstance(path[-1], documents.KeyAt) if path else False
 
 
-def _replace_in(document: Any, path: documents.Path, text: str) -> Any:
-    if path and isinstance(path[-1], documents.KeyAt):
-        node = document
-        for step in path[:-1]:
-            node = node[step]
-        old = str(path[-1])
-        items: dict[str, Any] = {}
-        for key, value in node.items():
-            name = text if key == old else key
-            while name in items:  # two keys become one placeholder: both values stay
-                name += "_"
-            items[name] = value
-        node.clear()
-        node.update(items)
-        return document
-    return documents.replace(document, path, text)
+async def _substituted(text: str, spans: Sequence[Span], stand_in: Callable[[Span, str], str | None], pace: Pace) -> str:
+    """Return what `substitute` does, in slices."""
+    if len(spans) <= SLICE:
+        return substitute(text, spans, stand_in)
+    parts: list[str] = []
+    at = 0
+    for index in range(0, len(spans), SLICE):
+        await pace.breathe()
+        at = _substitute(text, spans[index : index + SLICE], stand_in, at, parts)
+    return "".join(parts) + text[at:]
 
 
 def substitute(text: str, spans: Sequence[Span], stand_in: Callable[[Span, str], str | None]) -> str:
     """Return `text` with each ordered span replaced by what `stand_in(span, value)` gives; None leaves it, overlaps are skipped."""
     parts: list[str] = []
-    at = 0
+    at = _substitute(text, spans, stand_in, 0, parts)
+    return "".join(parts) + text[at:]
+
+
+def _substitute(text: str, spans: Sequence[Span], stand_in: Callable[[Span, str], str | None], at: int, parts: list[str]) -> int:
+    """Add to `parts` what becomes of `text` from `at` on; return how far that reaches."""
     for span in spans:
         if span.start < at:
             continue
@@ -340,4 +405,4 @@ def substitute(text: str, spans: Sequence[Span], stand_in: Callable[[Span, str],
             continue
         parts += (text[at : span.start], replacement)
         at = span.end
-    return "".join(parts) + text[at:]
+    return at

@@ -42,7 +42,15 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from gateway.content.pseudonyms import LINK_CONTEXT, Pseudonyms, markup_after, partial_placeholder, placeholder_ranges
+from gateway.content.pseudonyms import (
+    LINK_CONTEXT,
+    Pseudonyms,
+    in_ranges,
+    markup_after,
+    partial_placeholder,
+    placeholder_ranges,
+    whole_before,
+)
 from gateway.content.rules import Action, DirectionRules
 from gateway.content.union import united
 from gateway.evidence import Role, Span, StreamMode
@@ -370,12 +378,15 @@ class StreamGuard:
             return self._unseen
         if self._total - self._spoken < (1 if final or not self._spoken else LANGUAGE_STEP):
             return True
+        end, begin = len(self._text), len(self._text) - self._total + self._spoken
         self._spoken = self._total
-        language = self._readings.language(self._text[-LANGUAGE_SAMPLE:])
-        if language != "und" and language not in self._rules.languages and len(self._text) >= LANGUAGE_FIRST:
-            self._findings.note(self._rules.unsupported_language, "unsupported_language")
-            if self._rules.unsupported_language is Action.BLOCK:
-                self._die(["unsupported_language"])
+        while end > max(0, begin) and end >= LANGUAGE_FIRST:  # SECURITY: all that is new, however much came at once
+            language = self._readings.language(self._text[max(0, end - LANGUAGE_SAMPLE) : end])
+            end -= LANGUAGE_SAMPLE
+            if language != "und" and language not in self._rules.languages:
+                self._findings.note(self._rules.unsupported_language, "unsupported_language")
+                if self._rules.unsupported_language is Action.BLOCK:
+                    self._die(["unsupported_language"])
         return True
 
     def _reread(self, upto: int) -> None:
@@ -433,7 +444,7 @@ class StreamGuard:
             found = united(sorted(found), [name for name in self._names if name.start >= self._start], self._text)
         rules = self._rules
         found = [
-            s for s in found if rules.action_for(s) is not Action.ALLOW and not _within(s, kept) and not rules.passes(s, self._text)
+            s for s in found if rules.action_for(s) is not Action.ALLOW and not in_ranges(s, kept) and not rules.passes(s, self._text)
         ]
         found.sort()
         # SECURITY: what another reading found is never dropped for what overlaps it here: the rest of it is kept.
@@ -466,11 +477,13 @@ class StreamGuard:
             if action is not Action.RECORD:
                 edits.append((span.start, span.end, f"<{span.type}>"))
         if self._pseudonyms is not None:
+            markup, done = self._markup, 0
             for begin, end in kept:
+                markup = markup_after(markup, self._text[done:begin])  # a placeholder ends no tag, as in a whole text
+                done = end
                 if self._start <= begin < upto:
-                    markup = markup_after(self._markup, self._text[:begin])
-                    value = self._pseudonyms.value(self._text[begin:end], self._text[:begin], self._text[end:], markup)
-                    edits.append((begin, end, value))
+                    near, far = self._text[max(0, begin - LINK_CONTEXT) : begin], self._text[end : end + LINK_CONTEXT]
+                    edits.append((begin, end, self._pseudonyms.value(self._text[begin:end], near, far, markup)))
             edits.sort()
         pieces: list[Piece] = []
         at = self._start
@@ -490,7 +503,12 @@ class StreamGuard:
         if cut < TRIM_AT:
             return
         if self._pseudonyms is not None:
-            self._markup = markup_after(self._markup, self._text[:cut])
+            cut = whole_before(self._text, cut)
+            done = 0
+            for begin, end in placeholder_ranges(self._text[:cut]):
+                self._markup = markup_after(self._markup, self._text[done:begin])
+                done = end
+            self._markup = markup_after(self._markup, self._text[done:cut])
         self._text = self._text[cut:]
         self._start -= cut
         self._scored -= cut
@@ -505,7 +523,3 @@ class StreamGuard:
 
 def _moved(spans: Sequence[Span], by: int) -> list[Span]:
     return [Span(s.start - by, s.end - by, s.type, s.score, s.detector) for s in spans if s.start >= by]
-
-
-def _within(span: Span, ranges: Sequence[tuple[int, int]]) -> bool:
-    return any(begin <= span.start and span.end <= end for begin, end in ranges)

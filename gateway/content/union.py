@@ -21,17 +21,30 @@ def united(first: Sequence[Span], names: Sequence[Span], text: str) -> list[Span
     if not names:
         return list(first)
     out = list(first)
-    for name in names:
+    taken = _covered(first)
+    at = 0  # SECURITY: never back, or a text of many addresses and names would keep the process for minutes
+    for name in sorted(names):
         start = name.start
-        for span in first:
-            if span.end <= start:
-                continue
-            if span.start >= name.end:
-                break
-            out += _part(name, start, span.start, text)
-            start = max(start, span.end)
+        while at < len(taken) and taken[at][1] <= start:
+            at += 1
+        here = at
+        while here < len(taken) and taken[here][0] < name.end:
+            out += _part(name, start, taken[here][0], text)
+            start = taken[here][1]
+            here += 1
         out += _part(name, start, name.end, text)
     return sorted(out)
+
+
+def _covered(spans: Sequence[Span]) -> list[tuple[int, int]]:
+    """Return the stretches that ordered spans cover together, apart from one another."""
+    out: list[tuple[int, int]] = []
+    for span in spans:
+        if out and span.start <= out[-1][1]:
+            out[-1] = (out[-1][0], max(out[-1][1], span.end))
+        else:
+            out.append((span.start, span.end))
+    return out
 
 
 def _part(name: Span, start: int, end: int, text: str) -> list[Span]:

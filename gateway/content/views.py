@@ -26,7 +26,7 @@ from gateway.content.confusables import CONFUSABLES
 MAX_IGNORED_RUN = 32  # ignorable characters removed in a row; further ones read as blanks, which bounds how far a view looks back
 LOCALITY = MAX_IGNORED_RUN + 12
 LOOKAHEAD = 12
-MAX_VIEWS = 12
+MAX_VIEWS = 16  # eight decoders give eleven at most, which leaves room for the likeliest readings of readings
 MAX_DECODED = 16_384  # characters of one decoded view
 
 _IGNORED_RANGES = (
@@ -201,6 +201,20 @@ def smuggling(text: str) -> frozenset[str]:
     return frozenset(found)
 
 
+_HIDDEN = re.compile(f"[{_ZERO_WIDTH}{_SELECTORS}\u202a-\u202e\u2066-\u2068\U000e0020-\U000e007f]+")
+
+
+def traces(text: str, begin: int, end: int) -> str:
+    """Return what `smuggling` looks at between two places of a long text: runs of hidden characters with their neighbours.
+
+    `smuggling` of what consecutive stretches give, joined, is that of the whole text.
+    """
+    found = [text[max(0, run.start() - 1) : run.end() + 1] for run in _HIDDEN.finditer(text, begin, end)]
+    if found and (written := _RIGHT_TO_LEFT.search(text, begin, end)) is not None:
+        found.append(written.group())
+    return " ".join((*found, ""))
+
+
 # --- decoded views --------------------------------------------------------------------------------------------------------------------
 
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{16,}={0,2}")
@@ -359,20 +373,37 @@ _DECODERS: tuple[tuple[str, Callable[[str], str]], ...] = (
 )
 
 
-def _readings(text: str, depth: int) -> Iterator[str]:
+_RANKS = MappingProxyType({"base64": 2, "hex": 2, "rot13": 0, "leet": 0})
+
+
+def _readings(text: str) -> Iterator[str]:
+    """Yield what each decoder makes of `text`, then what each makes of that.
+
+    SECURITY: in this order, and what was taken out of a code first, decoys that can be read in many ways keep nothing out.
+    """
+    again: list[tuple[int, str]] = []
+    for plain, rank in _once(text):
+        yield plain
+        if rank:
+            again.append((rank, plain))
+    for _, reading in sorted(again, key=lambda one: -one[0]):
+        for plain, _ in _once(reading):
+            yield plain
+
+
+def _once(text: str) -> Iterator[tuple[str, int]]:
+    """Yield (reading, how likely it holds another code, 0 for not at all) for each decoder that makes something of `text`."""
     shapes = _shapes(text)
     for name, decode in _DECODERS:
         if name in shapes:
             plain = decode(text)
             if plain != text and plain.strip():
-                yield plain
-                if name in {"base64", "hex"} and len(hidden := _alone(text, plain)) >= 8:
-                    yield hidden
-                    plain = hidden
-                if name == "url" and len(hidden := _quoted_alone(text)) >= 8:
-                    yield hidden
-                if depth > 1 and name not in {"rot13", "leet"}:
-                    yield from _readings(plain, depth - 1)
+                if name in {"base64", "hex"} and len(alone := _alone(text, plain)) >= 8:
+                    yield plain, 0
+                    plain = alone
+                yield plain, _RANKS.get(name, 1)
+                if name == "url" and len(alone := _quoted_alone(text)) >= 8:
+                    yield alone, 0
 
 
 def decoded(text: str) -> list[View]:
@@ -387,7 +418,7 @@ def _decoded(text: str, plain: str) -> list[View]:
         text = plain
     elif plain != text:
         readings.append(plain)
-    for reading in _readings(text[:MAX_DECODED], 2):
+    for reading in _readings(text[:MAX_DECODED]):
         readings.append(reading)
         if len(readings) >= MAX_VIEWS:
             break

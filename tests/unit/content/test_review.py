@@ -9,7 +9,7 @@ import pytest
 from inspection_fakes import inspection, rules, side, text
 
 from gateway.content.blocklist import Blocklist
-from gateway.content.inspect import Scope
+from gateway.content.inspect import Pace, Scope
 from gateway.content.pseudonyms import Pseudonyms
 from gateway.content.review import UNREADABLE_ARGUMENTS, Review, expand, review, substitute
 from gateway.content.rules import Action, DirectionRules
@@ -130,7 +130,7 @@ def test_substitution_skips_overlaps_and_keeps_the_rest() -> None:
     assert substitute("abcdef", spans, lambda span, value: None if span.type == "C" else f"[{value}]") == "[abc]def"
 
 
-def test_units_know_their_owner() -> None:
-    units, parsed = expand([text("x"), text('{"a": "b"}', use=Use.ARGUMENTS), text("{", use=Use.ARGUMENTS)])
+async def test_units_know_their_owner() -> None:
+    units, parsed = await expand([text("x"), text('{"a": "b"}', use=Use.ARGUMENTS), text("{", use=Use.ARGUMENTS)], Pace(math.inf))
     assert [(u.owner, u.segment.text, u.shadow) for u in units] == [(0, "x", False), (1, "a", False), (1, "b", False), (2, "{", False)]
     assert list(parsed) == [1]
