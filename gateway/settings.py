@@ -345,7 +345,9 @@ class _Loader:
             try:
                 made[key] = msgspec.convert(value[key], hints[key], strict=not isinstance(value[key], str) or _is_text(hints[key]))
             except msgspec.ValidationError as error:
-                self.fault(f"`{name}.{key}`: {str(error)[0].lower()}{str(error)[1:]}", name, key, item)
+                said = f"{str(error)[0].lower()}{str(error)[1:]}"
+                choices = ", ".join(f"`{one}`" for one in _choices(hints[key])) if "enum value" in said else ""
+                self.fault(f"`{name}.{key}`: {f'must be one of {choices}' if choices else said}", name, key, item)
         required = {f.name for f in msgspec.structs.fields(cls) if f.required}
         for key in sorted(required - set(value)):
             self.fault(f"[{name}] needs `{key}`", name, item=item)
@@ -355,6 +357,13 @@ class _Loader:
 
 def _is_text(hint: object) -> bool:
     return hint is str or str in get_args(hint) or get_origin(hint) is Literal or any(get_origin(a) is Literal for a in get_args(hint))
+
+
+def _choices(hint: object) -> list[str]:
+    """Return every word that a type allows, however deep it stands in it."""
+    if get_origin(hint) is Literal:
+        return [str(one) for one in get_args(hint)]
+    return [word for part in get_args(hint) for word in _choices(part)]
 
 
 def _overrides(loader: _Loader, raw: dict[str, Any], environ: Mapping[str, str]) -> None:

@@ -68,8 +68,9 @@ def references(settings: Any) -> dict[str, list[tuple[str, str]]]:
 
 
 def vaults(found: Mapping[str, Any]) -> list[str]:
-    """Return the names of the vaults that references name, each once."""
-    return sorted({r.removeprefix("keyvault:").partition("/")[0] for r in found if r.startswith("keyvault:")})
+    """Return the names of the vaults that well-formed references name, each once: what is malformed is one fault, not two."""
+    good = [reference for reference in found if reference.startswith("keyvault:") and not reference_fault(reference)]
+    return sorted({reference.removeprefix("keyvault:").partition("/")[0] for reference in good})
 
 
 def secrets_faults(

@@ -106,7 +106,7 @@ def test_the_webhooks_environment_completes_a_workloads_identity_and_no_other(tm
 @pytest.mark.parametrize(
     ("text", "key", "said"),
     [
-        ('identity = "magic"\n', "identity", "invalid enum value 'magic'"),
+        ('identity = "magic"\n', "identity", "must be one of `managed`, `workload`, `client_secret`, `client_certificate`, `on_behalf_of`"),
         ('identity = "managed"\ncredential = "env:K"\n', "identity", "exclude each other"),
         ('scope = "https://x/.default"\n', "scope", "nothing without `identity`"),
         (SECRET, "client_secret", "nothing without `identity`"),

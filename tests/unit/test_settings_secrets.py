@@ -75,6 +75,21 @@ def test_each_misconfiguration_is_one_line(tmp_path: Path, text: str, told: str)
     assert "\n" not in matching[0][1]
 
 
+@pytest.mark.parametrize(
+    "reference", ["keyvault:a_b/c", "keyvault:https://x.vault.azure.net/c", "keyvault:my-vault", "keyvault:my-vault/c/latest"]
+)
+def test_a_malformed_reference_is_one_fault_and_no_second_about_its_vault(tmp_path: Path, reference: str) -> None:
+    found = faults(tmp_path, GOOD.replace("file:audit.key", reference))
+    assert len(found) == 1 and "`audit.key`" in found[0][1], found
+
+
+def test_a_word_that_is_none_of_the_choices_is_told_the_choices(tmp_path: Path) -> None:
+    ((_, told),) = faults(tmp_path, GOOD + '\n[[audit_sinks]]\nname = "x"\ntype = "event_hub"\n')
+    assert told == "`audit_sinks.type`: must be one of `directory`, `append_blob`, `logs_ingestion`"
+    ((_, told),) = faults(tmp_path, GOOD + '\n[secrets]\nidentity = "hunter2"\n')
+    assert "`managed`" in told and "hunter2" not in told
+
+
 def test_faults_stand_at_their_line(tmp_path: Path) -> None:
     text = VAULTED + MANAGED + "timeout_s = 0.1\n"
     ((line, _),) = faults(tmp_path, text)
