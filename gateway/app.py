@@ -375,6 +375,7 @@ async def build(settings: Settings, *, unsafe_development: bool = False) -> Appl
         routes=route_facts(settings),
         invariants=Path(settings.policies.invariants) if settings.policies.invariants else None,
         zones=Zones(dict(settings.network.zones)),
+        tenants=frozenset(tenant.id for tenant in settings.tenants),
     )
     plain_specs(settings.routes, holder.current.schemas)
     secrets = await loaded(settings)

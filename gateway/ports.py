@@ -131,8 +131,8 @@ class CounterStore(Protocol):
         """
         ...
 
-    def standing(self, charge: Any, now_s: float) -> tuple[tuple[str, str], ...]:
-        """Return the rate-limit headers of a subject as it stands, empty where that would cost a round trip. Takes nothing."""
+    async def standing(self, charge: Any, now_s: float) -> tuple[tuple[str, str], ...]:
+        """Return the rate-limit headers of a subject as it stands, for an answer that reserved nothing. Takes nothing, never raises."""
         ...
 
     async def settle(self, lease: Lease, tokens: int, now_s: float) -> None:

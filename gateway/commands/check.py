@@ -91,8 +91,9 @@ def policy_faults(directory: Path, settings: Settings | None) -> list[str]:
     routes = route_facts(settings) if settings is not None else None
     invariants = Path(settings.policies.invariants) if settings is not None and settings.policies.invariants else None
     zones = Zones(dict(settings.network.zones)) if settings is not None else None
+    tenants = frozenset(tenant.id for tenant in settings.tenants) if settings is not None else None
     try:
-        policies = load_policies(directory, invariants=invariants, routes=routes, zones=zones, bad_sets=True)
+        policies = load_policies(directory, invariants=invariants, routes=routes, zones=zones, tenants=tenants, bad_sets=True)
     except PolicyFaults as found:
         return [str(f) for f in found.faults]
     if settings is None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gateway.assembly import issuers_and_tenants, route_facts
+from gateway.identity.issuers import IssuerFaults
+from gateway.identity.subject import TenantFaults
 from gateway.policy.facts import Zones
 from gateway.policy.faults import PolicyFaults
 from gateway.policy.load import load_policies
@@ -41,6 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     try:
         seen = asyncio.run(_ask(settings, token.strip()))
+    except (IssuerFaults, TenantFaults) as faults:
+        print("\n".join(faults.faults), file=sys.stderr)
+        return 2
     except Refusal as refusal:
         print(f"not accepted: {refusal.detail or refusal.kind.code}", file=sys.stderr)
         return 1
@@ -64,7 +69,11 @@ async def _ask(settings: Settings, token: str) -> dict[str, Any]:
     finally:
         await keysets.aclose()
     policies = load_policies(
-        Path(settings.policies.directory), invariants=None, routes=route_facts(settings), zones=Zones(dict(settings.network.zones))
+        Path(settings.policies.directory),
+        invariants=None,
+        routes=route_facts(settings),
+        zones=Zones(dict(settings.network.zones)),
+        tenants=frozenset(tenant.id for tenant in settings.tenants),
     )
     return {
         "tenant": subject.tenant,

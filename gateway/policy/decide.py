@@ -112,6 +112,12 @@ class PolicySet:
         """Return a limit tier of this generation."""
         return self.limits.tiers[name]
 
+    def standing_tier(self, subject: Subject, *, peer: str, now_s: float) -> LimitTier | None:
+        """Return the tier of a subject where no request was permitted: that of listing models, else the default."""
+        context = self.context(subject, "", peer=peer, stream=False, now_s=now_s)
+        obligations = self.decide(subject, "models:list", "", context).obligations
+        return self.limits.tiers.get(obligations.tier if obligations is not None else self.limits.default)
+
     def context(self, subject: Subject, model: str, *, peer: str, stream: bool, now_s: float) -> Context:
         """Return the circumstances of a request; `now_s` is seconds since the epoch."""
         signed_in = self.zones.of_sign_in(subject.sign_in_address)

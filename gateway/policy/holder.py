@@ -8,7 +8,7 @@ served set as it was.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import msgspec
@@ -46,10 +46,12 @@ class PolicyHolder:
         routes: Mapping[str, RouteFacts],
         invariants: Path | None = None,
         zones: Zones | None = None,
+        tenants: Collection[str] | None = None,
     ) -> None:
         self._directory = directory
         self._routes = dict(routes)
         self._zones = zones or Zones()
+        self._tenants = tenants
         self._invariants = read_invariants(invariants) if invariants else None
         self._turn = threading.Lock()
         self._tried = fingerprint(directory)
@@ -70,7 +72,8 @@ class PolicyHolder:
             return False  # it is there and cannot be read: that is a fault, reported by reading it
 
     def _build(self) -> PolicySet:
-        return build(read_files(self._directory), routes=self._routes, zones=self._zones, invariants=self._invariants)
+        files = read_files(self._directory)
+        return build(files, routes=self._routes, zones=self._zones, tenants=self._tenants, invariants=self._invariants)
 
     @property
     def changed(self) -> bool:

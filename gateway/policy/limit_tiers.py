@@ -5,7 +5,7 @@ A tier is named by a policy's @tier. Counting is done elsewhere; this module onl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import pairwise
 
 import msgspec
@@ -14,13 +14,14 @@ from gateway.policy.faults import Fault
 from gateway.policy.toml_table import Table, read_table
 
 FILE = "limits.toml"
+EVERY_TENANT = "*"
 
 _MAX_RATE = 10**9
 _MAX_TOKENS = 10**12
 
 
 class LimitTier(msgspec.Struct, frozen=True, kw_only=True):
-    """One tier, for each subject of a tenant. `burst` is how many requests may come at once before the rate holds."""
+    """One tier, for each subject of a tenant, or what a whole tenant may take. `burst`: how many requests at once before the rate holds."""
 
     name: str
     says: str
@@ -32,11 +33,16 @@ class LimitTier(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LimitTiers(msgspec.Struct, frozen=True, kw_only=True):
-    """Every tier. `strictness` lists them from the most generous to the strictest."""
+    """Every tier, and what whole tenants may take. `strictness` lists tiers from the most generous to the strictest."""
 
     default: str
     strictness: tuple[str, ...]
     tiers: Mapping[str, LimitTier]
+    tenants: Mapping[str, LimitTier] = {}
+
+    def of_tenant(self, tenant: str) -> LimitTier | None:
+        """Return what all subjects of a tenant may take together; None: no limit but their own."""
+        return self.tenants.get(tenant) or self.tenants.get(EVERY_TENANT)
 
 
 def _tier(name: str, table: Table) -> LimitTier:
@@ -73,10 +79,10 @@ def read_order(root: Table, names: Mapping[str, object], kind: str) -> tuple[str
     return tuple(name for name in order if name in names)
 
 
-def read_limits(content: bytes, faults: list[Fault]) -> LimitTiers:
-    """Read `limits.toml`."""
+def read_limits(content: bytes, faults: list[Fault], tenants: Collection[str] | None = None) -> LimitTiers:
+    """Read `limits.toml`. `tenants` are those of settings, None where there are no settings."""
     root = read_table(FILE, content, faults)
-    root.known("default", "strictness", "tiers")
+    root.known("default", "strictness", "tiers", "tenants")
     tiers = {name: _tier(name, table) for name, table in root.table("tiers").tables()}
     order = read_order(root, tiers, "tier")
     for loose, strict in pairwise(order):
@@ -85,4 +91,8 @@ def read_limits(content: bytes, faults: list[Fault]) -> LimitTiers:
     default = root.choice("default", tuple(tiers)) if tiers else ""
     if not tiers:
         root.fault("no tier is defined")
-    return LimitTiers(default=default, strictness=order, tiers=tiers)
+    whole = {name: _tier(name, table) for name, table in root.table("tenants").tables()} if "tenants" in root.data else {}
+    for name in whole:
+        if tenants is not None and name not in (*tenants, EVERY_TENANT):
+            root.fault(f"settings have no tenant `{name}`: this limit would hold for nobody", "tenants", name)
+    return LimitTiers(default=default, strictness=order, tiers=tiers, tenants=whole)

@@ -6,7 +6,7 @@ invariants. Only what passed all of it is returned; there is no partly loaded se
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +54,16 @@ def load_policies(
     invariants: Path | None,
     routes: Mapping[str, RouteFacts] | None,
     zones: Zones | None = None,
+    tenants: Collection[str] | None = None,
     bad_sets: bool = False,
 ) -> PolicySet:
     """Read, check and test the set in `directory`. Raises `PolicyFaults` with everything that is wrong.
 
-    `routes` None takes the models that the set's tests declare, for looking at a set without settings.
+    `routes` None takes the models that the set's tests declare, for looking at a set without settings; `tenants` None any tenant.
     """
     files = read_files(directory)
     kept = read_invariants(invariants) if invariants else None
-    return build(files, routes=routes, zones=zones or Zones(), invariants=kept, bad_sets=bad_sets)
+    return build(files, routes=routes, zones=zones or Zones(), tenants=tenants, invariants=kept, bad_sets=bad_sets)
 
 
 def deny_all(routes: Mapping[str, RouteFacts], zones: Zones) -> PolicySet:
@@ -86,6 +87,7 @@ def build(
     *,
     routes: Mapping[str, RouteFacts] | None,
     zones: Zones,
+    tenants: Collection[str] | None = None,
     invariants: Invariants | None = None,
     bad_sets: bool = False,
 ) -> PolicySet:
@@ -97,7 +99,7 @@ def build(
     faults: list[Fault] = []
     models = read_models(files, faults)
     served = models if routes is None else routes
-    draft = _parse(files, {**models, **served}, faults)
+    draft = _parse(files, {**models, **served}, tenants, faults)
     if faults or draft is None:
         raise PolicyFaults(faults)
     policies = draft.over(served, zones, faults)
@@ -156,13 +158,13 @@ class _Draft(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def _parse(files: Files, models: Mapping[str, RouteFacts], faults: list[Fault]) -> _Draft | None:
+def _parse(files: Files, models: Mapping[str, RouteFacts], tenants: Collection[str] | None, faults: list[Fault]) -> _Draft | None:
     if not any(name.startswith("access/") for name in files):
         faults.append(Fault("access", 0, "the set holds no policies: an empty set is never loaded over another"))
     faults.extend(Fault(name, 0, "the file is missing") for name in _REQUIRED if name not in files)
     if faults:
         return None
-    limits = read_limits(files["limits.toml"], faults)
+    limits = read_limits(files["limits.toml"], faults, tenants)
     content_faults: list[Fault] = []
     content = read_content(files["content.toml"], files, content_faults)
     faults.extend(content_faults)

@@ -242,6 +242,25 @@ async def test_a_tenants_own_limits_hold_over_all_its_subjects(store: Store) -> 
     assert (await take(store, again(third))).remaining_tokens <= 600
 
 
+async def test_how_a_subject_stands_is_told_and_takes_nothing(store: Store) -> None:
+    first = charge(tokens=1000)
+    fresh = dict(await store.standing(again(first, tokens=0), time.monotonic()))
+    assert (fresh["x-ratelimit-limit-requests"], fresh["x-ratelimit-remaining-requests"]) == ("6", "6")
+    assert (fresh["x-ratelimit-limit-tokens"], fresh["x-ratelimit-remaining-tokens"]) == ("6000", "6000")
+    assert (fresh["x-ratelimit-reset-requests"], fresh["x-ratelimit-reset-tokens"]) == ("0.000", "0.000")
+    await take(store, first)
+    for _ in range(3):  # asking is free
+        told = dict(await store.standing(again(first, tokens=0), time.monotonic()))
+        assert (told["x-ratelimit-remaining-requests"], told["x-ratelimit-remaining-tokens"]) == ("5", "5000")
+        assert 9.0 < float(told["x-ratelimit-reset-requests"]) <= 10.0 and 9.0 < float(told["x-ratelimit-reset-tokens"]) <= 10.0
+    whole = Numbers(requests_per_minute=100, burst=100, tokens_per_minute=2500, concurrent=100, daily_tokens=None)
+    tenant = f"tenant{next(_IDS)}"
+    one = charge(tenant=tenant, tenant_numbers=whole)
+    await take(store, one)
+    other = dict(await store.standing(charge(tenant=tenant, tenant_numbers=whole, tokens=0), time.monotonic()))
+    assert (other["x-ratelimit-limit-tokens"], other["x-ratelimit-remaining-tokens"]) == ("2500", "1500"), "the tenant's is the tighter"
+
+
 async def test_large_numbers_lose_no_precision(store: Store) -> None:
     first = charge(requests_per_minute=10**9, burst=10**9, tokens_per_minute=10**12, concurrent=10**6, daily_tokens=10**12, tokens=10**6)
     for _ in range(20):
@@ -300,6 +319,13 @@ async def test_a_dead_redis_slows_nobody_and_is_decided_alone(tmp_path: Path) ->
         with pytest.raises(Refusal) as no:  # fits the limit, not the share: not the request's fault
             await take(counters, charge(tokens=4000))
         assert no.value.kind is RATE_LIMITED
+        whole = Numbers(requests_per_minute=100, burst=100, tokens_per_minute=3000, concurrent=100, daily_tokens=None)
+        for changed in ({"tokens": 2000, "daily_tokens": 3000}, {"tokens": 2000, "tenant_numbers": whole}):
+            with pytest.raises(Refusal) as no:
+                await take(counters, charge(**changed))
+            assert no.value.kind is RATE_LIMITED, changed
+        told = dict(await counters.standing(charge(tokens=0), time.monotonic()))
+        assert (told["x-ratelimit-limit-requests"], told["x-ratelimit-limit-tokens"]) == ("3", "3000"), "what this replica enforces"
         await settle(counters, before, 1)
     finally:
         server.kill()

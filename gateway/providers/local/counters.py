@@ -67,7 +67,8 @@ class MemoryCounters:
     async def standing(self, charge: Charge, now_s: float) -> tuple[tuple[str, str], ...]:
         """Return how the subject of a charge stands, as headers. Takes nothing and remembers nothing."""
         keys: tuple[Key, ...] = (charge.key, (charge.tenant,))
-        return reservation.shown([self._accounts.get(key) or Account() for key, _ in zip(keys, charge.limits(), strict=False)], charge, now_s)
+        accounts = [self._accounts.get(key) or Account() for key, _ in zip(keys, charge.limits(), strict=False)]
+        return reservation.shown(accounts, charge, now_s)
 
     def held(self) -> int:
         """Return how many leases subjects hold now."""

@@ -19,9 +19,9 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from gateway.evidence import Lease
-from gateway.limits.reservation import Charge, headers, impossible, lease_of, micros, no, standing, tightest
+from gateway.limits.reservation import Charge, Standing, headers, impossible, lease_of, micros, no, standing, tightest
 from gateway.providers.local.counters import MemoryCounters
-from gateway.providers.redis.scripts import RESERVE, SETTLE
+from gateway.providers.redis.scripts import RESERVE, SETTLE, STANDING
 from gateway.refusals import RATE_LIMITED, Refusal
 
 RETRY_S = 1.0
@@ -78,6 +78,7 @@ class RedisCounters:
         self._redis: Any = library.Redis.from_pool(pool)
         self._reserve = self._redis.register_script(RESERVE)
         self._settle = self._redis.register_script(SETTLE)
+        self._standing = self._redis.register_script(STANDING)
         self._budget_s = budget_s
         self._replicas = max(1, replicas)
         self._local = MemoryCounters()
@@ -127,10 +128,18 @@ class RedisCounters:
             self._fails()
             self._tell_later(keys, lease.id, tokens)
 
-    def standing(self, charge: Charge, now_s: float) -> tuple[tuple[str, str], ...]:
-        """Return nothing: a refusal that took nothing is not worth a round trip."""
-        del charge, now_s
-        return ()
+    async def standing(self, charge: Charge, now_s: float) -> tuple[tuple[str, str], ...]:
+        """Return how the subject stands over all replicas; where Redis does not say so in time, how it stands here."""
+        if self._asks():
+            try:
+                async with asyncio.timeout(self._budget_s):
+                    answer = await self._standing(keys=_keys(charge.key, tenant=charge.tenant_numbers is not None))
+            except self._errors:
+                self._fails()
+            else:
+                self._answers()
+                return headers(tightest(_standings(charge, answer)))
+        return await self._local.standing(self._share(charge), now_s)
 
     async def ready(self) -> str:
         """Ask Redis once, within the time a request would give it; return what is wrong, "" if nothing is."""
@@ -191,12 +200,17 @@ class RedisCounters:
 
     async def _alone(self, charge: Charge, now_s: float) -> Lease:
         """Decide with this replica's share of every limit."""
+        share = self._share(charge)
+        if _possible(charge) and not _possible(share):
+            # It fits the limits, not this replica's share of them: no fault of the request.
+            raise Refusal(RATE_LIMITED, retry_after_s=RETRY_S, detail="tokens, degraded")
+        return msgspec.structs.replace(await self._local.reserve(share, now_s), degraded=True)
+
+    def _share(self, charge: Charge) -> Charge:
+        """Return a charge with this replica's part of every limit."""
         tenant = charge.tenant_numbers
         numbers = charge.numbers.share(self._replicas)
-        if numbers.tokens_per_minute < charge.tokens <= charge.tokens_per_minute:
-            # It fits the limit, not this replica's share of it: no fault of the request.
-            raise Refusal(RATE_LIMITED, retry_after_s=RETRY_S, detail="tokens, degraded")
-        share = msgspec.structs.replace(
+        return msgspec.structs.replace(
             charge,
             requests_per_minute=numbers.requests_per_minute,
             burst=numbers.burst,
@@ -205,7 +219,6 @@ class RedisCounters:
             daily_tokens=numbers.daily_tokens,
             tenant_numbers=None if tenant is None else tenant.share(self._replicas),
         )
-        return msgspec.structs.replace(await self._local.reserve(share, now_s), degraded=True)
 
 
 def _digest(*parts: str) -> str:
@@ -229,12 +242,25 @@ def _arguments(charge: Charge) -> list[object]:
     return arguments
 
 
+def _possible(charge: Charge) -> bool:
+    """Return whether a charge fits each limit it meets when nothing else is taken."""
+    return all(
+        charge.tokens <= numbers.tokens_per_minute and (numbers.daily_tokens is None or charge.tokens <= numbers.daily_tokens)
+        for numbers in charge.limits()
+    )
+
+
+def _standings(charge: Charge, answer: list[Any]) -> list[Standing]:
+    """Read, for each account charged, the times in which its requests and tokens are full again."""
+    times = [int(time_us) for time_us in answer]
+    return [standing(numbers, times[2 * i], times[2 * i + 1]) for i, numbers in enumerate(charge.limits())]
+
+
 def _decided(charge: Charge, answer: list[Any], now_s: float) -> Lease:
     code, wait_us = answer[0], int(answer[1])
     if code == "impossible":
         raise impossible(charge)
-    times = [int(time_us) for time_us in answer[2:]]
-    all_of = [standing(numbers, times[2 * i], times[2 * i + 1]) for i, numbers in enumerate(charge.limits())]
+    all_of = _standings(charge, answer[2:])
     if code == "ok":
         return lease_of(charge, all_of, now_s)
     scarce = code if code in ("requests", "tokens") else ""

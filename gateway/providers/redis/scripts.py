@@ -1,4 +1,4 @@
-"""The decision of `gateway/limits/reservation.py` as two Lua scripts for Redis 6.2 or later: nothing here but text.
+"""The decision of `gateway/limits/reservation.py` as Lua scripts for Redis 6.2 or later: nothing here but text.
 
 Whole microseconds since 2025, on Redis's own clock, so replicas need no common one and every number stays an exact double. An
 account is three keys under one hash tag: its counters, its leases by expiry, and what each lease left behind.
@@ -60,6 +60,20 @@ for i, s in ipairs(found) do
   end
   answer[#answer + 1] = s.r - now
   answer[#answer + 1] = s.t - now
+end
+return answer
+"""
+)
+
+# KEYS as above. Answers, for each account, the times in which its requests and tokens are full again. Changes nothing.
+STANDING = (
+    _CLOCK
+    + """
+local answer = {}
+for i = 1, #KEYS / 3 do
+  local h = redis.call('HMGET', KEYS[i * 3 - 2], 'r', 't')
+  answer[#answer + 1] = math.max(tonumber(h[1] or 0) - now, 0)
+  answer[#answer + 1] = math.max(tonumber(h[2] or 0) - now, 0)
 end
 return answer
 """

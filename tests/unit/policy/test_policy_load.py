@@ -13,6 +13,7 @@ from gateway.policy.faults import PolicyFaults, line_of
 from gateway.policy.files import MAX_FILE_BYTES, digest, fingerprint, is_known, read_files
 from gateway.policy.load import build, inspect_problems, load_policies
 
+NEWLINE = b"\n"
 CHAT = '@id("chat") @says("x") @owner("x") permit (principal, action == Gateway::Action::"chat", resource);'
 
 
@@ -45,6 +46,28 @@ def test_every_fault_is_reported_at_once_with_file_and_line():
     assert "access/a.cedar:6: attribute `huor`" in text
     assert "limits.toml:13: `concurrent` must be from 1" in text
     assert "content.toml:7: `secrets` is `hide`" in text
+
+
+TENANT = b'[tenants."%b"]\nsays = "x"\nrequests_per_minute = 5\ntokens_per_minute = 7\nconcurrent = 3\n'
+
+
+def test_limits_of_whole_tenants_are_read():
+    limits = small(CHAT, limits_toml=LIMITS + TENANT % b"acme" + (TENANT % b"*").replace(b"= 7", b"= 9")).limits
+    acme, other = limits.of_tenant("acme"), limits.of_tenant("else")
+    assert acme is not None and (acme.requests_per_minute, acme.burst, acme.tokens_per_minute, acme.daily_tokens) == (5, 5, 7, None)
+    assert other is not None and other.tokens_per_minute == 9
+    assert small(CHAT).limits.of_tenant("acme") is None
+
+
+def test_limits_of_a_tenant_that_settings_do_not_have_are_a_fault():
+    laid = files(CHAT, limits_toml=LIMITS + TENANT % b"amce" + TENANT % b"*")
+    with pytest.raises(PolicyFaults) as refused:
+        build(laid, routes=None, zones=Zones(), tenants={"acme"})
+    assert [str(fault) for fault in refused.value.faults] == [
+        f"limits.toml:{LIMITS.count(NEWLINE) + 1}: settings have no tenant `amce`: this limit would hold for nobody"
+    ]
+    silent = LIMITS + (TENANT % b"a").replace(b'says = "x"\n', b"")
+    assert any("`says` is missing" in fault for fault in faults_of(CHAT, limits_toml=silent))
 
 
 def test_a_semicolon_in_a_string_or_comment_ends_nothing():
