@@ -181,6 +181,11 @@ class Encoder:
                 self._network = read
             return self._network
 
+    @property
+    def loaded(self) -> bool:
+        """Tell whether the weights are in memory."""
+        return self._network is not None
+
     def opinions(self, texts: Sequence[str], role: Role) -> list[Opinion]:
         """Return an opinion for each text that can be read, on the calling thread. For calibration and timing; serving awaits `judge`."""
         network = self.load()
