@@ -29,7 +29,8 @@ GUID = r"^([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})?$"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
 BY_DIGEST = r"^([a-z0-9][a-zA-Z0-9._:/-]*@sha256:[0-9a-f]{64})?$"
 # SECURITY: nothing wider than /8 (IPv4) or /20 (IPv6): a list that allows everywhere allows nothing to be found wrong.
-CIDR = r"^(([0-9]{1,3}\.){3}[0-9]{1,3}/([89]|[12][0-9]|3[0-2])|[0-9a-f:]+:[0-9a-f:]*/([2-9][0-9]|1[01][0-9]|12[0-8]))$"
+_OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"  # no leading zero: readers differ on whether that is octal
+CIDR = rf"^(({_OCTET}\.){{3}}{_OCTET}/([89]|[12][0-9]|3[0-2])|[0-9a-f:]+:[0-9a-f:]*/([2-9][0-9]|1[01][0-9]|12[0-8]))$"
 PEER_NETWORK = r"^[0-9a-f.:]+/[0-9]{1,3}$"
 RELATIVE = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*){0,5}$"
 

@@ -71,6 +71,8 @@ def _allowed(policies: Sequence[Policy], pod: Pod, other: Pod | Outside, port: i
             peers, ports = rule.get(side), rule.get("ports")
             if peers and not any(_peer_matches(peer, other, pod.namespace) for peer in peers):
                 continue
+            if any(set(p) - {"protocol", "port"} for p in ports or ()):
+                raise ValueError("this graph knows single ports alone, no ranges")
             if not ports or any(p["port"] == port and p.get("protocol", "TCP") == protocol for p in ports):
                 return True
     return False

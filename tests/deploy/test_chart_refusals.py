@@ -52,6 +52,16 @@ REFUSED = [
     ("ingress", "networkPolicy.egress[0].cidrs[0]=models.example", SCHEMA),
     ("ingress", "networkPolicy.egress[0].cidrs[0]=169.254.169.254/32", "instance metadata address"),
     ("ingress", "networkPolicy.egress[0].cidrs[0]=168.63.129.16/32", "instance metadata address"),
+    # The same addresses in IPv6 clothes: mapped, compatible, and through NAT64.
+    ("ingress", "networkPolicy.egress[0].cidrs[0]=::ffff:a9fe:a9fe/128", "an IPv4 address in IPv6 form"),
+    ("ingress", "networkPolicy.egress[0].cidrs[0]=::ffff:0:0/96", "an IPv4 address in IPv6 form"),
+    ("ingress", "networkPolicy.egress[0].cidrs[0]=0:0:0:0:0:ffff:a9fe:a9fe/128", "an IPv4 address in IPv6 form"),
+    ("ingress", "networkPolicy.egress[0].cidrs[0]=::a9fe:a9fe/128", "an IPv4 address in IPv6 form"),
+    ("ingress", "networkPolicy.egress[0].cidrs[0]=64:ff9b::/96", "an IPv4 address in IPv6 form"),
+    ("sidecar", "sidecar.callerKeys[0].cidrs[0]=0064:ff9b::a9fe:a9fe/128", "an IPv4 address in IPv6 form"),
+    ("ingress", "networkPolicy.egress[0].cidrs[0]=300.1.1.1/24", SCHEMA),
+    ("ingress", "networkPolicy.egress[0].cidrs[0]=168.63.129.016/32", SCHEMA),
+    ("sidecar", "sidecar.callerKeys[0].cidrs[0]=168.063.129.16/24", SCHEMA),
     ("ingress", "networkPolicy.egress[0].ports=null", SCHEMA),
     ("ingress", "networkPolicy.dns.podLabels=null", SCHEMA),
     ("ingress", "networkPolicy.applications[0].namespace=gateway-system", "name the pods by podLabels"),
@@ -95,6 +105,12 @@ def test_what_the_schema_refuses_the_templates_refuse_too(mode: str, key: str) -
     """`--skip-schema-validation` leaves the schema out; these two must fail all the same."""
     done = template(mode, "--skip-schema-validation", "--set", f"{key}=true")
     assert done.returncode != 0 and f"{key} is refused" in done.stderr
+
+
+@pytest.mark.parametrize("cidr", ["169.254.169.254/32", "168.63.129.016/32", "168.63.0129.16/24", "300.1.1.1/24", "::ffff:a9fe:a9fe/128"])
+def test_a_metadata_address_is_refused_without_the_schema_too(cidr: str) -> None:
+    done = template("ingress", "--skip-schema-validation", "--set-string", f"networkPolicy.egress[0].cidrs[0]={cidr}")
+    assert done.returncode != 0 and "networkPolicy: `" in done.stderr, done.stderr
 
 
 def test_one_replica_may_count_in_memory(tmp_path: Path) -> None:

@@ -75,8 +75,14 @@ themselves: whoever reaches them can ask for the node's identity.
 {{- define "secure-inference-gateway.ipBlock" -}}
 {{- $cidr := . }}
 {{- $except := list }}
+{{- if regexMatch "^(0{0,4}:|0{0,2}64:ff9b:)" $cidr }}
+{{- fail (printf "networkPolicy: `%s` holds an IPv4 address in IPv6 form: write it as IPv4" $cidr) }}
+{{- end }}
 {{- if not (contains ":" $cidr) }}
 {{- $parts := splitList "/" $cidr }}
+{{- range splitList "." (index $parts 0) }}
+{{- if or (not (regexMatch "^(0|[1-9][0-9]{0,2})$" .)) (gt (int .) 255) }}{{ fail (printf "networkPolicy: `%s` is no network" $cidr) }}{{ end }}
+{{- end }}
 {{- $size := include "secure-inference-gateway.power" (sub 32 (int (index $parts 1))) | int64 }}
 {{- $base := div (include "secure-inference-gateway.number" (index $parts 0) | int64) $size }}
 {{- range (list "169.254.169.254" "168.63.129.16") }}
