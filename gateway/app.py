@@ -224,6 +224,8 @@ class Application:
             if any(t.done() for t in self._tasks):
                 raise RuntimeError("a port could not be opened")
             await asyncio.sleep(0.005)
+        where = {name: getattr(server, name) for name in apps}
+        logger.info("serving", extra={"instance": server.instance, **where, "policy_digest": self.house.policies.status.digest})
         self._tasks.append(asyncio.create_task(self._prepare()))
 
     async def _prepare(self) -> None:
@@ -251,12 +253,13 @@ class Application:
         holder = self.house.policies
         while period_s > 0:
             await asyncio.sleep(period_s)
-            if not await asyncio.to_thread(lambda: holder.changed):
+            if not await asyncio.to_thread(holder.look):
                 continue
             old = holder.current.digest
             taken = await asyncio.to_thread(holder.reload)
             reasons = [str(f) for f in holder.status.faults][:20]
-            logger.warning("policy set %s", "swapped" if taken else "refused", extra={"reasons": reasons})
+            outcome = "refused" if not taken else "unchanged" if holder.current.digest == old else "swapped"
+            logger.warning("policy set %s", outcome, extra={"reasons": reasons})
             if self.log.healthy:
                 self.log.append(
                     record.policy_change(
@@ -264,7 +267,7 @@ class Application:
                         instance=self.settings.server.instance,
                         old=old,
                         new=holder.current.digest,
-                        outcome="swapped" if taken else "refused",
+                        outcome=outcome,
                         reasons=reasons,
                     )
                 )
@@ -276,6 +279,7 @@ class Application:
     def drain(self) -> None:
         """Turn readiness off; exchanges in progress go on."""
         self.house.active.draining = True
+        logger.info("draining", extra={"instance": self.settings.server.instance, "exchanges": self.house.active.active})
 
     async def stop(self) -> None:
         """Drain within the grace, then close the ports, the inspectors and, last, the log."""

@@ -54,7 +54,7 @@ class PolicyHolder:
         self._tenants = tenants
         self._invariants = read_invariants(invariants) if invariants else None
         self._turn = threading.Lock()
-        self._tried = fingerprint(directory)
+        self._tried = self._seen = fingerprint(directory)
         if self._empty():
             nothing = Fault(directory.name, 0, "there are no policies: everything is denied")
             self.current = deny_all(self._routes, self._zones)
@@ -79,6 +79,15 @@ class PolicyHolder:
     def changed(self) -> bool:
         """Return whether the directory differs from the one last tried. Cheap: file facts only."""
         return fingerprint(self._directory) != self._tried
+
+    def look(self) -> bool:
+        """Return whether another set than the one last tried has stood still since the last look; only such a one is worth trying.
+
+        SECURITY: a set that is being copied in may be whole by its own tests before its last forbid has arrived.
+        """
+        found = fingerprint(self._directory)
+        still, self._seen = found == self._seen, found
+        return still and found != self._tried
 
     def reload(self) -> bool:
         """Try the directory again; return whether a set was taken over. Slow: call it off the event loop.

@@ -65,6 +65,7 @@ class Simulator:
         self.aborted = 0  # streams whose reader left
         self.in_flight = 0
         self._tokens_in_flight = 0
+        _log.warning("simulated model endpoint: its answers are invented, it checks no credential and answers on loopback only")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

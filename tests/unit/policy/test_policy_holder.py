@@ -161,3 +161,15 @@ def test_reloads_from_several_threads_take_turns(tmp_path):
     for thread in threads:
         thread.join()
     assert holder.status.generation == 2
+
+
+def test_a_set_is_worth_trying_once_it_stands_still(tmp_path):
+    directory = write(tmp_path, files(SEE + CHAT))
+    holder = PolicyHolder(directory, routes=ROUTES)
+    assert not holder.look() and not holder.look()
+    (directory / "access" / "b.cedar").write_text(CHAT.replace('@id("chat")', '@id("more")'))
+    assert not holder.look(), "it has only just changed"
+    (directory / "access" / "c.cedar").write_text(CHAT.replace('@id("chat")', '@id("yet-more")'))
+    assert not holder.look(), "it is still being copied in"
+    assert holder.look()
+    assert holder.reload() and not holder.look()

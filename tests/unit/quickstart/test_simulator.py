@@ -262,6 +262,11 @@ async def test_capacity_is_tokens_in_flight():
         await client.aclose()
 
 
+def test_it_says_what_it_is(caplog):
+    Simulator()
+    assert "checks no credential" in caplog.text and "loopback only" in caplog.text
+
+
 async def test_it_refuses_what_comes_from_elsewhere(caplog):
     sent = []
 
