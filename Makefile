@@ -54,7 +54,7 @@ deploy-check: .venv/.dev .venv-deploy/.made ## the chart in its three modes: lin
 	$(V)/python -m pytest -q -rs tests/deploy --ignore tests/deploy/test_image.py tests/house/test_alerts_and_dashboards.py
 
 image-check: .venv/.dev ## build the image and have it serve a request (needs root, buildah and mmdebstrap; minutes)
-	$(V)/python -m pytest -q -rs tests/deploy/test_image.py
+	$(V)/python -m pytest -q -rsP tests/deploy/test_image.py
 
 lock: ## resolve the locks anew (needs uv)
 	$(LOCK) pyproject.toml requirements.in --extra redis --extra tokens --extra otel -o requirements.lock

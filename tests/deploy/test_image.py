@@ -146,6 +146,7 @@ def test_it_serves_a_request_within_seconds_of_its_start(built: tuple[Builder, s
         process = subprocess.Popen([*command, *served], stdout=output, stderr=subprocess.STDOUT)
     try:
         took_s = until_ready(process, log, ops, began_s)
+        print(f"ready {took_s:.2f} s after the start of the container")
         reply = ask(data, CHAT, chat("echo", "write to jane.roe@example.com"), house.token("developer"))
         assert reply.status == 200 and b"<EMAIL_ADDRESS>" in reply.body
         assert took_s <= READY_S, f"ready after {took_s:.1f} s, the start of the container included"
