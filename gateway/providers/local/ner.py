@@ -1,13 +1,15 @@
 """Where are the names of persons, places and organizations? Two small models in worker processes, off the event loop.
 
 Best effort: no exactness over chunkings is claimed. The models hold the interpreter's lock for a part of the time they think, so they
-live in processes, spawned (never forked) before serving; a bounded number of requests may wait for them, each up to its deadline. A
-worker that dies or hangs is replaced. Nothing is ever downloaded. `ner_names` says what is found, `ner_model` how.
+live in processes, spawned (never forked) before serving; a bounded number of requests may wait for them, each up to its deadline. A worker
+reads one piece at a time, of whoever has the least left: a long text waits for the short ones, never they for it. A worker that dies or
+hangs is replaced. Nothing is ever downloaded. `ner_names` says what is found, `ner_model` how.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import importlib
 import importlib.util
 import json
@@ -15,7 +17,7 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -31,7 +33,7 @@ from gateway.providers.local.ner_names import NamesFinder
 from gateway.providers.local.ner_weights import PACKAGE
 
 MAX_CHARS = 400_000  # of one request; more is refused rather than half read
-PIECE = 12_000  # characters asked of a worker at once, about half a second; the deadline is looked at in between
+PIECE = 12_000  # characters asked of a worker at once, less than half a second; deadlines and others are looked at in between
 HANG_S = 30.0  # a worker that is silent for so long is replaced
 START_S = 60.0
 _Answer = list[list[tuple[int, int, str, float]]]
@@ -81,6 +83,7 @@ class _Worker:
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
         self._ready = False
+        self._closed = False
         self.start()
 
     @property
@@ -97,7 +100,7 @@ class _Worker:
     def ask(self, payload: bytes, hang_s: float) -> bytes:
         """Send one batch and wait for its answer. Raises `InspectorUnavailable` after replacing the worker."""
         try:
-            if self._connection is None:
+            if self._connection is None and not self._closed:
                 self.start()
             connection = self._connection
             if connection is None:
@@ -110,7 +113,8 @@ class _Worker:
         except (EOFError, OSError) as error:
             # CRASH: the worker died or hangs; its request fails, the next one finds a fresh process.
             self.stop()
-            self.start()
+            if not self._closed:
+                self.start()
             raise InspectorUnavailable("ner worker lost") from error
 
     def wait_ready(self) -> None:
@@ -126,6 +130,11 @@ class _Worker:
         if not connection.poll(timeout_s):
             raise TimeoutError("ner worker is silent")
         return connection.recv_bytes()
+
+    def close(self) -> None:
+        """Stop for good: nothing is started any more."""
+        self._closed = True
+        self.stop()
 
     def stop(self) -> None:
         if self._connection is not None:
@@ -168,6 +177,29 @@ def _cut(text: str, begin: int) -> int:
     return begin + PIECE
 
 
+class _Job:
+    """One request's texts and how much of them is left to read."""
+
+    def __init__(self, texts: list[str], deadline_s: float) -> None:
+        self.texts = texts
+        self.deadline_s = deadline_s
+        self.left = sum(map(len, texts))
+        self.batches = list(_batches(texts))[::-1]
+        self.spans: list[list[Span]] = [[] for _ in texts]
+        self.answer: Future[list[list[Span]]] = Future()
+
+    def read(self, worker: _Worker, hang_s: float) -> None:
+        """Have the next piece read. Raises `InspectorUnavailable`."""
+        if time.monotonic() >= self.deadline_s:
+            raise InspectorUnavailable("ner deadline")
+        batch = self.batches.pop()
+        asked = [self.texts[at][begin:end].encode("utf-8", "replace").decode() for at, begin, end in batch]
+        answer = msgspec.msgpack.decode(worker.ask(msgspec.msgpack.encode(asked), hang_s), type=_Answer)
+        for (at, begin, end), found in zip(batch, answer, strict=True):
+            self.spans[at] += [Span(begin + start, begin + stop, kind, score, NerPool.name) for start, stop, kind, score in found]
+            self.left -= end - begin
+
+
 class NerPool:
     """Implements `ports.NerDetector`. Processes start in the constructor; `wait_ready` blocks until they have loaded the model."""
 
@@ -189,11 +221,13 @@ class NerPool:
         self._limit = queue
         self._hang_s = hang_s
         self._workers = [_Worker(languages, kinds) for _ in range(workers)]
-        self._idle = list(self._workers)
-        self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="ner")
+        self._waiting: list[tuple[int, int, _Job]] = []  # a heap: the least left first, then the first come
+        self._changed = threading.Condition()
+        self._number = 0
         self._pending = 0
         self._closed = False
+        for worker in self._workers:
+            threading.Thread(target=self._drive, args=(worker,), name="ner", daemon=True).start()
 
     @property
     def pids(self) -> list[int]:
@@ -225,12 +259,13 @@ class NerPool:
         remaining = deadline_s - time.monotonic()
         if remaining <= 0:
             raise InspectorUnavailable("ner deadline")
+        job = _Job([texts[at] for at in chosen], deadline_s)
         self._pending += 1
-        job: Future[list[list[Span]]] = self._threads.submit(self._run, [texts[at] for at in chosen], deadline_s)
         loop = asyncio.get_running_loop()
-        job.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done) if not loop.is_closed() else None)
+        job.answer.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done) if not loop.is_closed() else None)
+        self._put(job)
         try:
-            answer = await asyncio.wait_for(asyncio.wrap_future(job), remaining)
+            answer = await asyncio.wait_for(asyncio.wrap_future(job.answer), remaining)
         except TimeoutError:
             raise InspectorUnavailable("ner deadline") from None
         for at, found in zip(chosen, answer, strict=True):
@@ -240,29 +275,43 @@ class NerPool:
     def _done(self) -> None:
         self._pending -= 1
 
-    def _run(self, texts: list[str], deadline_s: float) -> list[list[Span]]:
-        """Ask a worker piece by piece. INVARIANT: a request that passed its deadline keeps a worker for one more piece at most."""
-        with self._lock:
-            worker = self._idle.pop()
-        try:
-            spans: list[list[Span]] = [[] for _ in texts]
-            for batch in _batches(texts):
-                if time.monotonic() >= deadline_s:
-                    raise InspectorUnavailable("ner deadline")
-                asked = [texts[at][begin:end].encode("utf-8", "replace").decode() for at, begin, end in batch]
-                answer = msgspec.msgpack.decode(worker.ask(msgspec.msgpack.encode(asked), self._hang_s), type=_Answer)
-                for (at, begin, _), found in zip(batch, answer, strict=True):
-                    spans[at] += [Span(begin + start, begin + end, kind, score, self.name) for start, end, kind, score in found]
-            return spans
-        finally:
-            with self._lock:
-                self._idle.append(worker)
+    def _put(self, job: _Job) -> None:
+        with self._changed:
+            self._number += 1
+            heapq.heappush(self._waiting, (job.left, self._number, job))
+            self._changed.notify()
+
+    def _take(self) -> _Job | None:
+        with self._changed:
+            while not self._waiting and not self._closed:
+                self._changed.wait()
+            return None if self._closed else heapq.heappop(self._waiting)[2]
+
+    def _drive(self, worker: _Worker) -> None:
+        """Ask a worker piece by piece. INVARIANT: a request that nobody awaits any more keeps a worker for one more piece at most."""
+        while (job := self._take()) is not None:
+            if job.answer.cancelled():
+                continue
+            with suppress(InvalidStateError):  # cancelled while it was read
+                try:
+                    job.read(worker, self._hang_s)
+                except (InspectorUnavailable, msgspec.MsgspecError, ValueError, OSError) as error:
+                    job.answer.set_exception(error if isinstance(error, InspectorUnavailable) else InspectorUnavailable("ner worker lost"))
+                    continue
+                if not job.batches:
+                    job.answer.set_result(job.spans)
+                elif not job.answer.cancelled():
+                    self._put(job)
 
     def close(self) -> None:
         """Stop the workers. Idempotent; requests in flight fail."""
         if self._closed:
             return
-        self._closed = True
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        with self._changed:
+            self._closed = True
+            waiting, self._waiting = self._waiting, []
+            self._changed.notify_all()
+        for _, _, job in waiting:
+            job.answer.cancel()
         for worker in self._workers:
-            worker.stop()
+            worker.close()

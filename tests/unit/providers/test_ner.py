@@ -103,6 +103,25 @@ async def test_a_request_past_its_deadline_gives_the_worker_back(pool: NerPool) 
     assert time.monotonic() - since < 5  # the whole text would have taken it far longer
 
 
+async def test_short_texts_do_not_wait_for_long_ones(pool: NerPool) -> None:
+    """One caller's long text must not refuse everybody else's for as long as its deadline lasts."""
+    long = [asyncio.ensure_future(pool.detect([TEXT * 4_000], time.monotonic() + 3)) for _ in range(3)]
+    await asyncio.sleep(0.2)
+    for _ in range(5):
+        since = time.monotonic()
+        assert len((await pool.detect([TEXT], time.monotonic() + 60))[0]) == 2
+        assert time.monotonic() - since < 1.5
+    refused = await asyncio.gather(*long, return_exceptions=True)
+    assert all(isinstance(one, InspectorUnavailable) for one in refused), "fails closed"
+    assert pool.pending == 0
+
+
+async def test_requests_that_come_together_are_all_answered(pool: NerPool) -> None:
+    texts = [TEXT * (1 + n % 7) for n in range(40)]
+    found = await asyncio.gather(*(pool.detect([text], time.monotonic() + 60) for text in texts))
+    assert [len(spans) for [spans] in found] == [2 * (1 + n % 7) for n in range(40)]
+
+
 async def test_past_deadline_is_refused(pool: NerPool) -> None:
     with pytest.raises(InspectorUnavailable):
         await pool.detect([TEXT], time.monotonic() - 1)
