@@ -284,20 +284,27 @@ def _octets(entry: Mapping[str, Any]) -> bytes | None:
 
 
 def alternatives(answer: Mapping[str, Any]) -> list[str]:
-    """Return what the tokens that were not chosen say: joined, those of each rank by themselves."""
+    """Return what the tokens that were not chosen say: joined, those of each rank by themselves.
+
+    SECURITY: both as text and as the bytes beside it, which a backend may make say something else.
+    """
     said: list[str] = []
     for choice in answer.get("choices", ()):
         logprobs = choice.get("logprobs") or {}
         for entries in (logprobs.get("content"), logprobs.get("refusal"), logprobs.get("top_logprobs")):
-            rows = [_ranked(entry) for entry in entries or ()]
-            said += ["".join(row[rank] for row in rows if rank < len(row)) for rank in range(max(map(len, rows), default=0))]
-    return [text for text in said if text]
+            for rows in ([_ranked(entry) for entry in entries or ()], [_ranked_bytes(entry) for entry in entries or ()]):
+                said += ["".join(row[rank] for row in rows if rank < len(row)) for rank in range(max(map(len, rows), default=0))]
+    return [text for text in dict.fromkeys(said) if text]
 
 
 def _ranked(entry: Mapping[str, Any]) -> list[str]:
-    if "top_logprobs" in entry:
-        return [one["token"] if one["bytes"] is None else bytes(one["bytes"]).decode("utf-8", "replace") for one in entry["top_logprobs"]]
-    return list(entry)
+    top = entry.get("top_logprobs")  # of completions an entry has tokens for keys, and this may be one
+    return [one["token"] for one in top] if isinstance(top, list) else list(entry)
+
+
+def _ranked_bytes(entry: Mapping[str, Any]) -> list[str]:
+    top = entry.get("top_logprobs")
+    return [bytes(one["bytes"] or ()).decode("utf-8", "replace") for one in top] if isinstance(top, list) else []
 
 
 def _message(message: Message) -> dict[str, Any]:

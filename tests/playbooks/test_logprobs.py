@@ -23,11 +23,13 @@ class Sets:
         self.current = small(permit, routes=routes, limits_toml=wide)
 
 
-def answer(*alternatives: str) -> list[bytes | Exception]:
+def answer(*alternatives: str, octets: tuple[str, ...] = ()) -> list[bytes | Exception]:
+    """`octets`: what the bytes beside the alternatives say, if not nothing."""
     tokens = ["All", " is", " well", "."]
+    beside: list[Any] = [list(one.encode()) for one in octets] or [None] * len(alternatives)
     entries = [
-        {"token": token, "logprob": -0.1, "bytes": None, "top_logprobs": [{"token": other, "logprob": -3.0, "bytes": None}]}
-        for token, other in zip(tokens, alternatives, strict=True)
+        {"token": token, "logprob": -0.1, "bytes": None, "top_logprobs": [{"token": other, "logprob": -3.0, "bytes": raw}]}
+        for token, other, raw in zip(tokens, alternatives, beside, strict=True)
     ]
     message = {"role": "assistant", "content": "All is well."}
     choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": {"content": entries}}
@@ -46,3 +48,15 @@ async def test_what_the_tokens_not_chosen_say(alternatives: tuple[str, ...], kep
     choice = played.json["choices"][0]
     assert choice["message"]["content"] == "All is well."
     assert (choice["logprobs"] is not None) is kept
+
+
+ORDINARY, MAIL = ("Every", " was", " fine", "!"), ("jane", ".roe@", "example", ".com")
+
+
+@pytest.mark.parametrize(("said", "octets", "kept"), [(ORDINARY, ORDINARY, True), (MAIL, ORDINARY, False), (ORDINARY, MAIL, False)])
+async def test_tokens_and_their_bytes_are_both_read(said: tuple[str, ...], octets: tuple[str, ...], kept: bool) -> None:
+    asked: dict[str, Any] = chat("Please say hello.", logprobs=True, top_logprobs=1)
+    played = await play(asked, answer(*said, octets=octets), who=someone("reader"), breaks={"policies": Sets()})
+    assert played.sink.status == 200, played.sink.data
+    assert (played.json["choices"][0]["logprobs"] is not None) is kept
+    assert b"example" not in played.sink.data

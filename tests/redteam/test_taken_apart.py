@@ -148,3 +148,12 @@ def test_those_of_completions() -> None:
 def test_tokens_that_were_not_chosen_are_read_by_rank() -> None:
     answer = chat_answer("Hi there", [entry("Hi", None, "Hey", "jane.roe"), entry(" there", None, " you", "@example.com")])
     assert alternatives(answer) == ["Hey you", "jane.roe@example.com"]
+
+
+def test_a_token_with_the_name_of_a_field() -> None:
+    logprobs = {
+        "tokens": ["Hi there"], "token_logprobs": [-1.0], "text_offset": [0], "top_logprobs": [{"top_logprobs": -1.0, "jane.roe": -2.0}],
+    }  # fmt: skip
+    raw = json.dumps({"choices": [{"index": 0, "text": "Hi there", "logprobs": logprobs}]}).encode()
+    answer = parse_answer(Operation.COMPLETIONS, raw, model="m", logprobs=True)
+    assert alternatives(answer) == ["top_logprobs", "jane.roe"]
