@@ -27,6 +27,7 @@ from gateway.settings_bounds import (
 )
 from gateway.settings_content_safety import content_safety_faults
 from gateway.settings_identity import GUID, PERSONAL_ACCOUNTS, Identity, identity_faults, origin_fault
+from gateway.settings_paths import anchor
 from gateway.settings_secrets import VAULT_SUFFIX, reference_fault, references, secrets_faults
 from gateway.settings_sinks import SinkType, has, sink_faults
 
@@ -397,6 +398,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
         raise SettingsFaults([Fault(str(path), int(line[1]) if line else 0, f"is not TOML: {error}")]) from error
     loader = _Loader(str(path), text)
     _overrides(loader, raw, environ)
+    anchor(raw, path.parent)
     made = _sections(loader, raw)
     if not loader.faults:
         _cross_check(loader, made)

@@ -178,3 +178,17 @@ def test_inspect_sees_what_a_gateway_would(capsys: pytest.CaptureFixture[str]) -
     assert json.loads(capsys.readouterr().out)["becomes"] == "my name is <PERSON>"
     assert main(["inspect", "--json", "--no-ner", "my name is Peter Smith"]) == 0
     assert json.loads(capsys.readouterr().out)["becomes"] == "my name is Peter Smith"
+
+
+def test_what_init_writes_is_checked_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("AZURE_OPENAI_KEY", "x")
+    made = tmp_path / "my-gateway"
+    assert main(["init", str(made)]) == 0
+    (made / "audit.key").write_text("11" * 32)
+    (made / "pepper").write_text("22" * 32)
+    capsys.readouterr()
+    assert main(["check", "-c", str(made / "gateway.toml")]) == 0, capsys.readouterr().err

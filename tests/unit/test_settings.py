@@ -192,3 +192,18 @@ def test_listeners() -> None:
     for wrong in ("", ":80", "x", "x:", "x:70000", "x:-1"):
         with pytest.raises(ValueError):
             host_port(wrong)
+
+
+def test_relative_paths_stand_beside_the_file_wherever_the_command_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = '[keys]\nfile = "keys.jsonl"\n[server.tls]\ncertificate = "tls/a.pem"\nkey = "/etc/a.key"\n'
+    text = GOOD.replace("env:PEPPER", "file:secrets/pepper").replace("file:audit.key", "file:/run/audit.key") + more
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    made = loaded(tmp_path, text)
+    assert (made.policies.directory, made.audit.directory) == (str(tmp_path / "policies"), str(tmp_path / "audit"))
+    assert (made.audit.key, made.audit.pepper) == ("file:/run/audit.key", f"file:{tmp_path / 'secrets' / 'pepper'}")
+    assert made.keys.file == str(tmp_path / "keys.jsonl")
+    assert made.server.tls is not None
+    assert (made.server.tls.certificate, made.server.tls.key) == (str(tmp_path / "tls" / "a.pem"), "/etc/a.key")
+    monkeypatch.chdir(tmp_path)
+    assert load(Path("gateway.toml"), {}).policies.directory == "policies"
