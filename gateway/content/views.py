@@ -1,9 +1,9 @@
 """What does this text say once disguise is taken off, and where in the original is each character of that?
 
 `canonical` undoes what keeps the reader's text and hides it from patterns: ignorable characters, compatibility forms (NFKC), look-alike
-letters (UTS #39), marks on Latin letters, percent, HTML and `\\u0040` escapes. It is local: each canonical character depends on at most
-`LOCALITY` original characters before it and `LOOKAHEAD` after, so a stream may be scanned piece by piece. `decoded` undoes encodings a
-model would read (base64, hex, ROT13, tag characters ...); it has no offsets. `smuggling` names hidden-character attacks.
+letters (UTS #39), marks on Latin letters, percent, HTML and `\\u0040` escapes, those of escapes too. It is local: each canonical character
+depends on at most `LOCALITY` original characters before it and `LOOKAHEAD` after, so a stream may be scanned piece by piece. `decoded`
+undoes encodings a model would read (base64, hex, ROT13, tag characters ...); it has no offsets. `smuggling` names hidden-character attacks.
 
 Views are for judging. They never replace the text that is forwarded, and they do no I/O.
 """
@@ -24,8 +24,8 @@ import re2
 from gateway.content.confusables import CONFUSABLES
 
 MAX_IGNORED_RUN = 32  # ignorable characters removed in a row; further ones read as blanks, which bounds how far a view looks back
-LOCALITY = MAX_IGNORED_RUN + 12
-LOOKAHEAD = 12
+LOCALITY = MAX_IGNORED_RUN + 18
+LOOKAHEAD = 18
 MAX_VIEWS = 16  # eight decoders give eleven at most, which leaves room for the likeliest readings of readings
 MAX_DECODED = 16_384  # characters of one decoded view
 
@@ -88,9 +88,9 @@ _ENTITIES = MappingProxyType(
      "hyphen": "-", "dash": "-", "plus": "+", "equals": "=", "num": "#", "sol": "/", "lpar": "(", "rpar": ")"}
 )  # fmt: skip
 _ESCAPE = re.compile(
-    r"%(?:2[1-9A-Fa-f]|20(?=[0-9(+])|[3-6][0-9A-Fa-f]|7[0-9A-Ea-e])|&(?:#[0-9]{1,6}|#[xX][0-9a-fA-F]{1,5}|"
+    r"%(?:25){0,2}(?:2[1-9A-Fa-f]|20(?=[0-9(+])|[3-6][0-9A-Fa-f]|7[0-9A-Ea-e])|&(?:amp;){0,2}(?:#[0-9]{1,6}|#[xX][0-9a-fA-F]{1,5}|"
     + "|".join(_ENTITIES)
-    + r");|\\(?:u[0-9A-Fa-f]{4}|x[2-7][0-9A-Fa-f])"
+    + r");|\\{1,4}(?:u[0-9A-Fa-f]{4}|x[2-7][0-9A-Fa-f])"
 )
 _PIECE = re.compile(r"[^\x00-\x7f]|" + _ESCAPE.pattern)
 
@@ -154,10 +154,10 @@ def _unescape(piece: str) -> str:
     if len(piece) == 1:
         return piece
     if piece[0] == "%":
-        return chr(int(piece[1:], 16))
-    name = piece[1:-1]
+        return chr(int(piece[-2:], 16))
+    name = piece[1:-1].rpartition(";")[2]
     if piece[0] == "\\":
-        code = int(piece[2:], 16)
+        code = int(piece.lstrip("\\")[1:], 16)
         if code in {0x9, 0xA, 0xD}:
             return " "
     elif name[0] != "#":

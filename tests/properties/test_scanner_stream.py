@@ -19,6 +19,9 @@ ENTITIES = [
     "p\u0430ul@\u200bicloud.com",
     "bob\\u0040example\\u002ecom",
     "4111\\u00201111\\u00201111 1111",
+    "donna.lopez92%252540mail.com",
+    "bob&amp;amp;#x40;example&amp;period;com",
+    "bob\\\\u0040example\\\\\\\\u002ecom",
     "+1 (953) 859-1163",
     "020 7946 0958",
     "0650 995 04 94",
@@ -116,6 +119,9 @@ NOISE = [
     "\\",
     "\\u",
     "\\u004",
+    "%25",
+    "&amp;",
+    "\\\\",
     "\\u0020",
     "\\u200b",
     "&#6",
@@ -335,3 +341,18 @@ def test_every_prefix_of_a_match_is_held() -> None:
             after = whole.match(text + "!etc")
             if after is not None and after.end() == len(text):
                 assert held.match(text + "!etc"), (recognizer.name, text)
+
+
+HELD = [
+    "0044 457 \\u200b 1999 12", "4111 1111 1111 &#49;111", "4111 1111 1111 &amp;#49;111", "4111 1111 %31111 1111", "4111 1111 1111%201111",
+    "DE89 3704 0044 0532 \\u0030130 00", "call +1 (212) &#53;55 0143", "SSN 536 \\x39\\x30 4399", "4111 1111 1111 %253111 11",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HELD)
+def test_an_escape_that_is_cut_holds_what_stands_before_it(text: str) -> None:
+    """It may turn out to be a blank, a digit or nothing: the number before it goes on behind it."""
+    whole = SCANNER.scan(text)
+    for cut in range(len(text)):
+        assert stream(text, [cut], keep=SCANNER.left_context) == whole, cut
+    assert stream(text, list(range(len(text))), keep=SCANNER.left_context) == whole

@@ -100,8 +100,10 @@ async def test_neighbours_of_a_whole_value_keep_their_text() -> None:
 
 @pytest.mark.parametrize(
     "spelt",
-    ["jane.roe\\u0040example.com", "jane\\u002eroe@example\\u002ecom", "\\u006aane.roe@example.com", "jane.roe\\x40example.com"],
-)
+    ["jane.roe%2540example.com", "jane.roe%252540example%252ecom", "jane.roe&amp;#64;example.com", "jane.roe&amp;amp;commat;example.com",
+     "jane.roe\\\\u0040example.com", "jane.roe\\\\\\\\u0040example.com", "jane.roe\\u0040example.com",
+     "jane\\u002eroe@example\\u002ecom", "\\u006aane.roe@example.com", "jane.roe\\x40example.com"],
+)  # fmt: skip
 async def test_escapes_in_prose_hide_nothing(spelt: str) -> None:
     result = await look(Segment(("content",), f"Write to {spelt} today.", Role.ASSISTANT, Use.CONTENT), direction=Direction.OUTBOUND)
     assert "roe" not in result.texts[0] and "today" in result.texts[0]

@@ -35,6 +35,9 @@ LEFT_ORIGINAL = 192  # original characters that the evidence of a candidate may 
 LEFT_CONTEXT = 320  # `LEFT_ORIGINAL`, what a cut-off run of ignorable characters may distort, and room
 _CANARY = b"\nzqxcanaryqzx"
 _RANKS = 4
+_MAX_ESCAPE = 20
+_ESCAPES = frozenset(b"%&\\")
+_UNFINISHED_ESCAPE = re.compile(rb"(?:%[0-9A-Fa-f]{0,5}|&(?:amp;){0,2}#?[0-9A-Za-z]{0,7}|\\{1,4}[ux]?[0-9A-Fa-f]{0,4})\Z")
 _LETTER = re.compile("[\u00c0-\u1fff]")  # alphabets written with blanks between words; CJK is not
 
 
@@ -107,8 +110,12 @@ class PatternScanner:
         size = len(data)
         run = _last_run(data)
         at = max(run, size - MAX_TOKEN)
-        found = self._unfinished.search(data, max(start, run - MAX_PHRASE))
-        phrase = found.start() if found is not None else size
+        phrase = self._phrase_from(data, start)
+        tail = data[-_MAX_ESCAPE:]
+        if not _ESCAPES.isdisjoint(tail) and (escape := _UNFINISHED_ESCAPE.search(tail)) is not None:
+            # SECURITY: it may become a blank, a digit or nothing at all, and what stands before it go on behind it.
+            before = size - len(tail) + escape.start()
+            phrase = min(phrase, before, self._phrase_from(data[:before], start))
         for recognizer in self._long:
             if (recognizer is self._long[0] and b"-----BEGIN" in data) or at > run:
                 opened = recognizer.open_from(data, start)
@@ -116,6 +123,11 @@ class PatternScanner:
         if phrase < run or at > run:
             at = self._clear(view, min(at, phrase))
         return at
+
+    def _phrase_from(self, data: bytes, start: int) -> int:
+        """Return where a candidate with blanks begins that could go on after the end, or the end."""
+        found = self._unfinished.search(data, max(start, _last_run(data) - MAX_PHRASE))
+        return found.start() if found is not None else len(data)
 
     def _clear(self, view: views.View, at: int) -> int:
         """Move back over complete candidates that a candidate still to come could make yield; each yields to a higher rank only."""
