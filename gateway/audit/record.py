@@ -248,6 +248,7 @@ def policy_change(*, now_s: float, instance: str, old: str, new: str, outcome: s
 # --- which exchanges are open
 
 # A quote inside a JSON text is escaped, so this sequence of bytes can only be a key with its value, never the caller's text.
+_TYPE: Final = b'"type":"'
 _OPENED: Final = b'"type":"opened"'
 _CLOSED: Final = b'"type":"closed"'
 _REQUEST_ID: Final = re.compile(rb'"request_id":"([^"\\]{1,256})"')
@@ -263,10 +264,12 @@ class OpenExchanges:
 
     def see(self, index: int, record: bytes) -> bool:
         """Take the next record. Returns False for a `closed` that nothing had opened."""
-        if _OPENED in record:
+        at = record.rfind(_TYPE) + len(_TYPE)  # near the end, since keys are sorted: sooner found than from the front
+        kind = record[at : at + 7]
+        if kind == b'opened"' or (kind != b'closed"' and _OPENED in record):
             match = _REQUEST_ID.search(record)
             self._open.setdefault(match[1] if match else b"", []).append((index, record))
-        elif _CLOSED in record:
+        elif kind == b'closed"' or _CLOSED in record:
             match = _REQUEST_ID.search(record)
             key = match[1] if match else b""
             same = self._open.get(key)

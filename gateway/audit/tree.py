@@ -73,15 +73,18 @@ class Edge:
 
     def append(self, leaf: bytes) -> None:
         """Add one leaf hash. Tiles that fill up are left in `full`, lower levels first."""
-        self._push(0, leaf)
-        node, bits, height = leaf, self.size, 0
+        tile = self._levels[0]
+        tile += leaf
+        if len(tile) == TILE_BYTES:
+            self._filled(0, tile)
+        node, bits, height, stack = leaf, self.size, 0, self._stack
         while bits & 1:
-            node = _sha256(b"\x01" + self._stack.pop() + node).digest()
+            node = _sha256(b"\x01" + stack.pop() + node).digest()
             bits >>= 1
             height += 1
             if not height & 7:
                 self._push(height >> 3, node)
-        self._stack.append(node)
+        stack.append(node)
         self.size += 1
 
     def _push(self, level: int, node: bytes) -> None:
@@ -90,8 +93,11 @@ class Edge:
         tile = self._levels[level]
         tile += node
         if len(tile) == TILE_BYTES:
-            self.full.append(Tile(level, self.size >> (8 * (level + 1)), bytes(tile)))
-            tile.clear()
+            self._filled(level, tile)
+
+    def _filled(self, level: int, tile: bytearray) -> None:
+        self.full.append(Tile(level, self.size >> (8 * (level + 1)), bytes(tile)))
+        tile.clear()
 
     def root(self) -> bytes:
         if not self._stack:

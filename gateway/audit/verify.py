@@ -40,7 +40,7 @@ from gateway.audit.tree import (
 _MAX_SEGMENT_BYTES: Final = 256 << 20
 _MAX_FINDINGS: Final = 100  # of one kind; the rest is counted
 _SEGMENT: Final = re.compile(r"([0-9]{20})\.wal")
-_OURS: Final = {"checkpoint", "key.pub", "lock", "wal", "tile", "shipping", ".fresh", ".fresh-wal"}
+_OURS: Final = {"checkpoint", "key.pub", "lock", "wal", "tile", "shipping", ".fresh", ".fresh-wal", ".spare-wal", ".zeros-wal"}
 _RETRIES: Final = 5  # a running gateway may move on while we read
 
 

@@ -20,7 +20,7 @@ from typing import Final
 
 from gateway.audit.record import OpenExchanges, base_frame, batch_frame
 from gateway.audit.store import Store, write_all
-from gateway.audit.tree import TILE_WIDTH, Edge, Signer, Tile, leaf_hash, pack_entry, tile_path
+from gateway.audit.tree import TILE_WIDTH, Edge, Signer, Tile, leaf_hash, tile_path
 
 _FRAME_ROOM: Final = 4096  # header, count and signed checkpoint of a frame, amply
 _PRUNE_AFTER_S: Final = 10.0  # a reader may still be following an older checkpoint
@@ -56,13 +56,13 @@ class Writer:
     # --- commit
 
     def apply(self, records: Sequence[bytes]) -> None:
-        edge, bundle, opened = self.edge, self._bundle, self.open
-        for record in records:
-            index = edge.size
-            edge.append(leaf_hash(record))
-            bundle += pack_entry(record)
-            opened.see(index, record)
-            if not edge.size % TILE_WIDTH:
+        bundle, append, see = self._bundle, self.edge.append, self.open.see
+        for index, record in enumerate(records, start=self.edge.size):
+            append(leaf_hash(record))
+            bundle += len(record).to_bytes(2, "big")
+            bundle += record
+            see(index, record)
+            if index % TILE_WIDTH == TILE_WIDTH - 1:
                 self._full_bundles.append((index // TILE_WIDTH, bytes(bundle)))
                 bundle.clear()
 
@@ -171,6 +171,14 @@ class Writer:
             self._seal_error = error
         else:
             self._sealed = base
+            self._prepare()
+
+    def _prepare(self) -> None:
+        try:
+            self.store.prepare(self._segment_bytes)
+        except OSError:
+            # A spare only saves time: the next segment is made without, and says itself when there is no room.
+            self.store.discard_spare()
 
     def reap(self) -> None:
         """Finish a seal that ran beside us. Raises its `OSError`."""
@@ -194,6 +202,8 @@ class Writer:
             self.reap()
         self.publish(now_s)
         self.store.sync(self._to_seal())
+        if segment_bytes is None:
+            self._prepare()
         self._begin(self._segment_bytes if segment_bytes is None else segment_bytes)
         self._drop(self.edge.size)
 

@@ -214,6 +214,40 @@ async def test_a_failed_sync_of_what_is_published_is_final_too(tmp_path: Path) -
     await log.close()
 
 
+async def test_a_spare_segment_that_cannot_be_made_costs_nothing(tmp_path: Path) -> None:
+    failed = []
+
+    def sync(fd: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith(".zeros-wal"):
+            failed.append(fd)
+            raise OSError(errno.EIO, "Input/output error")
+        os.fdatasync(fd)
+
+    log = open_log(tmp_path, sync=sync, segment_bytes=32 << 10)
+    await log.start()
+    await fill(log, 400)
+    assert len(failed) > 1 and log.healthy
+    await log.close()
+    assert not {".spare-wal", ".zeros-wal"} & set(os.listdir(tmp_path))
+    assert verify(tmp_path, verifier_key(tmp_path)).ok
+
+
+async def test_a_start_takes_no_spare_that_it_finds(tmp_path: Path) -> None:
+    log = open_log(tmp_path, segment_bytes=32 << 10)
+    await log.start()
+    await fill(log, 20)
+    await log.close()
+    planted = b"planted" * 8000
+    for name in (".spare-wal", ".zeros-wal"):
+        (tmp_path / name).write_bytes(planted)
+    log = open_log(tmp_path, segment_bytes=32 << 10)
+    await log.start()
+    await fill(log, 20)
+    assert not any(b"planted" in path.read_bytes() for path in (tmp_path / "wal").iterdir())
+    await log.close()
+    assert verify(tmp_path, verifier_key(tmp_path)).ok
+
+
 async def test_a_writer_that_ends_for_any_reason_leaves_nobody_waiting(tmp_path: Path) -> None:
     def sync(fd: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
