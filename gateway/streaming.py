@@ -61,6 +61,7 @@ class Stream(Waiting):
         self._chars = 0
         self._held = 0
         self._finished: set[int] = set()
+        self._called: dict[tuple[int, str], str] = {}  # names of tools, in their choices
         self._template: chunks.Chunk | None = None  # what events of our own are like, once the backend has sent one
         self._ended = False
         self._named = ""  # how the stream ends, once its last byte is written
@@ -328,6 +329,7 @@ class Stream(Waiting):
             windows = [window for _, _, window in borders]
             found, _ = await self._house.inspection.findings(windows, self._rules, Direction.OUTBOUND, self._scope(), self._deadline_s())
             self._together.judge(borders, found)
+        await self._judge_names(choice)
         self._finished.add(choice)
         for (owner, name), channel in self._channels.items():
             if owner != choice:
@@ -336,7 +338,7 @@ class Stream(Waiting):
                 await self._finish_whole(channel, out, Use.ARGUMENTS)
                 continue
             if (self._reread or self._rules.outbound.cloud is not None) and channel.queue:
-                await self._finish_whole(channel, out, Use.CONTENT)
+                await self._finish_whole(channel, out, Use.LABEL if name.endswith(":name") else Use.CONTENT)
                 continue
             if channel.behind is not None:
                 await self._judge_behind(channel, channel.behind, "", final=True)
@@ -344,6 +346,28 @@ class Stream(Waiting):
             if wanted is not None:
                 channel.guard.ner_result(await self._names(wanted[0]), wanted[1], final=True)
             self._place(channel, channel.guard.finish(), out)
+
+    async def _judge_names(self, choice: int) -> None:
+        """Judge the names of all tools called so far together, as those of a whole answer are. INVARIANT: none of this choice has left."""
+        for (owner, name), channel in self._channels.items():
+            if owner == choice and name.endswith(":name"):
+                self._called[(owner, name)] = "".join(channel.guard.recent(channel.guard.received))
+        if len(self._called) < 2 or not any(owner == choice for owner, _ in self._called):
+            return
+        names = [Segment(("tool_calls", at, "name"), text, Role.ASSISTANT, Use.LABEL) for at, text in enumerate(self._called.values())]
+        await self._review(names)
+
+    async def _review(self, segments: list[Segment]) -> dict[int, str]:
+        """Judge whole texts; return those that become others. Raises `Blocked`."""
+        result = await review(
+            self._house.inspection, segments, self._rules, Direction.OUTBOUND, self._scope(), self._deadline_s(), None, self._findings
+        )
+        self._degraded |= result.degraded
+        if result.known is not None:
+            verdicts.enter(result.known, self._findings)
+        if result.blocked:
+            raise Blocked(result.blocked)
+        return result.texts
 
     def _scope(self) -> Scope:
         subject = self._prompt.valid.permit.subject
@@ -359,14 +383,7 @@ class Stream(Waiting):
         """
         length = channel.guard.held
         text = channel.guard.take()
-        segment = Segment((use.value,), text, Role.ASSISTANT, use)
-        result = await review(
-            self._house.inspection, [segment], self._rules, Direction.OUTBOUND, self._scope(), self._deadline_s(), None, self._findings
-        )
-        self._degraded |= result.degraded
-        if result.blocked:
-            raise Blocked(result.blocked)
-        given = result.texts.get(0, text)
+        given = (await self._review([Segment((use.value,), text, Role.ASSISTANT, use)])).get(0, text)
         if use is Use.CONTENT and self._prompt.restorer is not None:
             given = self._prompt.restorer.restore(given)
         self._place(channel, [Piece(length, given)], out)

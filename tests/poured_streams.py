@@ -147,8 +147,9 @@ async def pour(
     restorer: Any = None,
     body: Mapping[str, Any] | None = None,
     output_tokens: int = 100_000,
+    inspection: Inspection | None = None,
 ) -> Poured:
-    """Pour chunks of a backend's bytes."""
+    """Pour chunks of a backend's bytes. `inspection`: one that has seen other answers."""
     sink = _Sink()
     outcome = Outcome()
     outcome.digest = hashlib.sha256()

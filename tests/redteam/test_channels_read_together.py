@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import msgspec
 import pytest
@@ -138,3 +139,39 @@ async def test_whole_answers(first: str, second: str) -> None:
         result = await review(inspection, segments, rules, Direction.OUTBOUND, Scope("t", b"s"), float("inf"), None, Findings())
         texts = {s.path[-1]: result.texts.get(at, s.text) for at, s in enumerate(segments)}
         assert result.blocked or value not in texts[FIELDS[first]] + texts[FIELDS[second]]
+
+
+def called(*names: str, choice: int = 0, arguments: str = "{}") -> list[bytes]:
+    calls = [{"index": at, "function": {"name": name, "arguments": arguments}} for at, name in enumerate(names)]
+    made = [{"index": choice, "finish_reason": None, "delta": {"tool_calls": [call]}} for call in calls]
+    return [b"data: " + json.dumps({"id": "x", "choices": [one]}).encode() + b"\n\n" for one in made]
+
+
+@pytest.mark.parametrize("mode", list(StreamMode), ids=str)
+@pytest.mark.parametrize("size", [4, 9, 13])
+async def test_a_key_over_the_names_of_tools(size: int, mode: StreamMode) -> None:
+    names = in_pieces(SECRET, range(size, len(SECRET), size))
+    poured = await pour([*called(*names), ending(), DONE], mode=mode)
+    assert poured.blocked and not any(name in poured.raw.decode() for name in names)
+
+
+async def test_a_key_over_the_names_of_tools_of_two_choices() -> None:
+    chunks = [*called(SECRET[:9]), *called(SECRET[9:], choice=1), ending(0), ending(1), DONE]
+    poured = await pour(chunks, n=2)
+    assert poured.blocked and SECRET[9:] not in poured.raw.decode()
+
+
+async def test_ordinary_names_of_tools_pass() -> None:
+    names = ["get_weather", "look_up", "fetch-2024", "send.mail", "get_weather"]
+    poured = await pour([*called(*names), ending(), DONE])
+    assert not poured.blocked and all(name in poured.raw.decode() for name in names)
+
+
+async def test_what_was_found_in_arguments_judged_before_is_recorded_again() -> None:
+    inspection = Inspection(inspectors(), FindingCache(b"k" * 32))
+    given = json.dumps({"note": "I will find you and I will kill you tonight."})
+    rules = starter_rules("echo")
+    for _ in range(2):
+        poured = await pour([*called("note", arguments=given), ending(), DONE], rules=rules, inspection=inspection)
+        verdict = poured.outcome.verdict
+        assert verdict is not None and verdict.action == "record" and verdict.flagged and max(verdict.scores.values()) > 0.4
