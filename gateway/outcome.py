@@ -54,5 +54,5 @@ def reported(usage: Any) -> tuple[int, int] | None:
     """Return (input, output) tokens of a backend's report, None where there is none to believe."""
     if not isinstance(usage, Mapping):
         return None
-    given = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
-    return given if all(type(n) is int for n in given) and sum(given) > 0 else None
+    asked, answered = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
+    return (asked, answered) if type(asked) is int and type(answered) is int and asked + answered > 0 else None

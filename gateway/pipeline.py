@@ -45,6 +45,7 @@ from gateway.upstream.answer import Answer, UpstreamFiltered
 logger = logging.getLogger("gateway")
 LOCAL = frozenset({Operation.MODELS_LIST, Operation.MODELS_GET, Operation.MODERATIONS})  # answered by the gateway itself
 MAX_EXCHANGE_S = 900.0  # nothing is served longer, whatever backends and clients do
+NAMELESS = frozenset({Operation.MODELS_LIST, Operation.MODERATIONS})
 BODILESS = frozenset({Operation.MODELS_LIST, Operation.MODELS_GET})
 
 
@@ -137,24 +138,24 @@ async def read(inbound: Inbound, subject: Subject, house: House, exchange: Excha
     """What: the path on the exact table, then the body, bounded and strictly parsed once."""
     del subject  # SECURITY: evidence that the body is read only for someone known
     match = house.match(inbound.method, inbound.path)
-    exchange.operation = match.operation.value
-    exchange.dialect = match.dialect.value
+    operation = match.operation
+    exchange.operation, exchange.dialect = operation, match.dialect
     body: dict[str, Any] = {}
     size = 0
-    if match.operation not in BODILESS:
+    if operation not in BODILESS:
         raw = await inbound.body(house.max_body_bytes)
         size = len(raw)
         body = strict_json.parse(raw, house.max_body_bytes)
     named = body.get("model")
     model = match.model if match.model is not None else named if isinstance(named, str) else ""
-    if not model and match.operation not in (Operation.MODELS_LIST, Operation.MODERATIONS):
+    if not model and operation not in NAMELESS:
         raise Refusal(INVALID_REQUEST, param="model", message="`model` must name a model")
     stream = body.get("stream") is True
     exchange.stream = stream
     exchange.model_label = "" if model in house.policies.current.routes or not model else "[unknown]"
     exchange.model_label = exchange.model_label or model
     return Asked(
-        operation=match.operation, dialect=match.dialect, model=model, body=body, body_bytes=size, stream=stream, peer=inbound.peer
+        operation=operation, dialect=match.dialect, model=model, body=body, body_bytes=size, stream=stream, peer=inbound.peer
     )
 
 
@@ -169,7 +170,7 @@ def decide(subject: Subject, asked: Asked, house: House, exchange: Exchange) -> 
 def shape(permit: Permit, house: House, exchange: Exchange) -> ValidRequest:
     """In what shape: closed schema, limits injected, every text named."""
     valid = validate(permit, house.specs(permit.generation), house.tokenizer)
-    exchange.schema = permit.asked.operation.value
+    exchange.schema = permit.asked.operation
     exchange.uninspected = valid.uninspected
     exchange.input_tokens_estimate = valid.input_tokens
     exchange.output_ceiling = valid.output_tokens
@@ -241,7 +242,7 @@ async def inspect(valid: ValidRequest, lease: Lease, house: House, exchange: Exc
         nothing = Verdict(entities={}, scores={}, flagged=(), action="none", detectors=())
         prompt = ScreenedRequest(valid=valid, payload=b"", verdict=nothing, restorer=None)
     else:
-        prompt = await screen(valid, rules, house.inspection, nonce=house.nonce(), deadline_s=deadline_s)
+        prompt = await screen(valid, rules, house.inspection, nonce=house.nonce, deadline_s=deadline_s)
         exchange.inbound = prompt.verdict
         exchange.request_hmac = house.prints.content(valid.permit.subject.tenant, prompt.payload)
     exchange.timings["inspected"] = house.mono_s() - exchange.started_mono_s

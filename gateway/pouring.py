@@ -15,7 +15,7 @@ import msgspec
 from gateway.content import verdicts
 from gateway.content.inbound import put
 from gateway.content.inspect import Scope, TooDear
-from gateway.content.review import review
+from gateway.content.review import judged_before, review
 from gateway.content.rules import Action, Rules
 from gateway.content.stream import Findings
 from gateway.evidence import Direction, Operation, Role, ScreenedRequest, Segment, Use
@@ -102,31 +102,35 @@ async def _whole(
     outcome.reported = reported(body.get("usage"))
     _mint(body, exchange)
     segments = answers.answer_segments(operation, body, spec)
-    outcome.output_chars = sum(len(s.text) for s in segments)
+    outcome.output_chars = sum([len(s.text) for s in segments])
     outcome.counted_output = outcome.output_chars // 4 + 1
-    findings = Findings()
     scope = Scope(permit.subject.tenant, permit.subject.subject_id.encode())
     deadline_s = house.mono_s() + rules.outbound.deadline_s
-    result = await review(house.inspection, segments, rules, Direction.OUTBOUND, scope, deadline_s, None, findings)
-    outcome.verdict = result.known or verdicts.verdict(
-        findings, house.inspection.names, degraded=result.degraded, cached=result.cached
-    )
+    key, verdict = judged_before(house.inspection, segments, rules, Direction.OUTBOUND, scope)
+    blocked: list[str] = []
+    texts: Mapping[int, str] = {}
+    if verdict is None:
+        findings = Findings()
+        result = await review(house.inspection, segments, rules, Direction.OUTBOUND, scope, deadline_s, None, findings, key)
+        verdict = verdicts.verdict(findings, house.inspection.names, degraded=result.degraded, cached=result.cached)
+        blocked, texts = result.blocked, result.texts
+    outcome.verdict = verdict
     exchange.status = 200
-    name = "blocked" if result.blocked else "finished"
-    if result.blocked:
+    if blocked:
         if "choices" not in body:
-            raise Refusal(CONTENT_FILTER, message="the answer was filtered by content policy", detail="answer: " + ",".join(result.blocked))
+            raise Refusal(CONTENT_FILTER, message="the answer was filtered by content policy", detail="answer: " + ",".join(blocked))
         answers.withhold(body)
         for choice in body["choices"]:
-            choice["content_filter_results"] = verdicts.filter_result(findings.scores, result.blocked)
+            choice["content_filter_results"] = verdicts.filter_result(verdict.scores, blocked)
     else:
-        if granted and (result.texts or await _tells_more(body, rules, house, scope, deadline_s)):
+        if granted and (texts or await _tells_more(body, rules, house, scope, deadline_s)):
             answers.drop_logprobs(body)
-        _rewrite(body, segments, result.texts, prompt)
+        if texts or prompt.restorer is not None:
+            _rewrite(body, segments, texts, prompt)
     data = _encode(body)
     await sink.answer(200, _whole_headers(data, headers), data)
     outcome.digest.update(data)  # after it was handed over: neither is recorded of what was never sent
-    outcome.name = name
+    outcome.name = "blocked" if blocked else "finished"
 
 
 def _whole_headers(data: bytes, headers: Headers) -> Headers:

@@ -6,6 +6,7 @@ cannot answer refuses the request unless the profile names the exception.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -13,13 +14,14 @@ import msgspec
 from gateway.content import documents, verdicts
 from gateway.content.inspect import Inspection, Scope, TooDear
 from gateway.content.pseudonyms import Pseudonyms, escape_lookalikes
-from gateway.content.review import review
+from gateway.content.review import judged_before, review
 from gateway.content.rules import Rules
 from gateway.content.stream import Findings
 from gateway.evidence import Direction, ScreenedRequest, Segment, Use, ValidRequest
 from gateway.ports import InspectorUnavailable
 from gateway.refusals import INSPECTION_UNAVAILABLE, INVALID_REQUEST, Refusal
 
+_encode = msgspec.json.Encoder().encode
 CALLERS_KEYS = frozenset({"metadata", "parameters", "schema", "properties", "logit_bias"})  # below these, names are the caller's
 
 
@@ -69,19 +71,24 @@ def json_path(path: tuple[str | int, ...]) -> str:
     return out
 
 
-async def screen(valid: ValidRequest, rules: Rules, inspection: Inspection, *, nonce: str, deadline_s: float) -> ScreenedRequest:
+async def screen(
+    valid: ValidRequest, rules: Rules, inspection: Inspection, *, nonce: Callable[[], str], deadline_s: float
+) -> ScreenedRequest:
     """Return the request as it may be sent. Raises `Refusal` (CONTENT_FILTER, INSPECTION_UNAVAILABLE).
 
-    `nonce`: four random characters of [a-z0-9] for this request's pseudonyms. `deadline_s`: monotonic.
+    `nonce` gives four random characters of [a-z0-9] for this request's pseudonyms. `deadline_s`: monotonic.
     """
     body = valid.body
     segments = _made_inert(valid.segments, body)
     subject = valid.permit.subject
     scope = Scope(subject.tenant, subject.subject_id.encode())
-    pseudonyms = Pseudonyms(nonce)
+    key, known = judged_before(inspection, segments, rules, Direction.INBOUND, scope)
+    if known is not None:
+        return ScreenedRequest(valid=valid, payload=_encode(body), verdict=known, restorer=None)
+    pseudonyms = Pseudonyms(nonce())
     findings = Findings()
     try:
-        outcome = await review(inspection, segments, rules, Direction.INBOUND, scope, deadline_s, pseudonyms, findings)
+        outcome = await review(inspection, segments, rules, Direction.INBOUND, scope, deadline_s, pseudonyms, findings, key)
     except InspectorUnavailable as error:
         raise Refusal(INSPECTION_UNAVAILABLE, detail=str(error)) from error
     except TooDear as error:
@@ -96,7 +103,7 @@ async def screen(valid: ValidRequest, rules: Rules, inspection: Inspection, *, n
         put(body, segments[at].path, text)
     return ScreenedRequest(
         valid=valid,
-        payload=msgspec.json.encode(body),
-        verdict=outcome.known or verdicts.verdict(findings, inspection.names, degraded=outcome.degraded, cached=outcome.cached),
+        payload=_encode(body),
+        verdict=verdicts.verdict(findings, inspection.names, degraded=outcome.degraded, cached=outcome.cached),
         restorer=pseudonyms if rules.restore and not pseudonyms.empty else None,
     )

@@ -52,7 +52,6 @@ class Review(msgspec.Struct):
     blocked_at: int | None
     cached: bool
     degraded: bool
-    known: Verdict | None = None  # of a list judged before, as it is recorded; `findings` then hold nothing of it
 
 
 async def expand(segments: Sequence[Segment], pace: Pace) -> tuple[list[Unit], dict[int, Any]]:
@@ -82,6 +81,15 @@ async def expand(segments: Sequence[Segment], pace: Pace) -> tuple[list[Unit], d
     return units, parsed
 
 
+def judged_before(
+    inspection: Inspection, segments: Sequence[Segment], rules: Rules, direction: Direction, scope: Scope
+) -> tuple[bytes, Verdict | None]:
+    """Return the key of a list of texts, for `review`, and what was recorded of the list when nothing had to be done about it."""
+    key = inspection.list_key(segments, rules, direction, scope)
+    known = inspection.cache.get_list(key)
+    return key, None if known is None else known.verdict
+
+
 async def review(
     inspection: Inspection,
     segments: Sequence[Segment],
@@ -91,18 +99,15 @@ async def review(
     deadline_s: float,
     pseudonyms: Pseudonyms | None,
     findings: Findings,
+    key: bytes = b"",
 ) -> Review:
-    """Inspect every segment and return what to do. Raises `InspectorUnavailable`.
+    """Inspect every segment and return what to do; notes everything in `findings`. Raises `InspectorUnavailable`.
 
-    Notes everything in `findings`, but of a list judged before, whose `known` verdict is all there is to say.
+    `key` is what `judged_before` said of these texts; without it nothing is remembered of the list as a whole.
     """
-    key = inspection.list_key(segments, rules, direction, scope)
-    known = inspection.cache.get_list(key)
-    if known is not None:
-        return Review({}, [], None, True, False, known.verdict)
     own = Findings()
     result, clean = await _review(inspection, segments, rules, direction, scope, deadline_s, pseudonyms, own)
-    if clean:
+    if clean and key:
         inspection.cache.put_list(key, Clean(verdict(own, inspection.names, cached=True)))
     findings.merge(own.scores, own.flagged, own.action)
     for type_, count in own.entities.items():

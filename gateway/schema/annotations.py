@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-_USAGE = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
+_USAGE_FIELDS = ("prompt_tokens", "completion_tokens", "total_tokens")
+_USAGE = frozenset(_USAGE_FIELDS)
 _USAGE_DETAILS = {
     "prompt_tokens_details": frozenset({"cached_tokens", "audio_tokens", "image_tokens", "text_tokens"}),
     "completion_tokens_details": frozenset(
@@ -43,7 +44,13 @@ def clean_usage(usage: Any) -> dict[str, Any] | None:
     """Return the token counts, or None if there are none."""
     if not isinstance(usage, dict):
         return None
-    clean: dict[str, Any] = {name: value for name, value in usage.items() if name in _USAGE and _count(value)}
+    clean: dict[str, Any] = {}
+    for name in _USAGE_FIELDS:
+        value = usage.get(name)
+        if type(value) is int and 0 <= value < _MAX_TOKENS:
+            clean[name] = value
+    if len(clean) == len(usage):
+        return clean or None
     for name, known in _USAGE_DETAILS.items():
         details = usage.get(name)
         if isinstance(details, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 from inspection_fakes import ToyNames, inspection, rules, side, valid
@@ -16,7 +17,7 @@ from gateway.refusals import CONTENT_FILTER, INSPECTION_UNAVAILABLE, Refusal
 async def screened(
     request: ValidRequest, given: DirectionRules | None = None, *, restore: bool = False, names: ToyNames | None = None
 ) -> ScreenedRequest:
-    return await screen(request, rules(given, restore=restore), inspection(names), nonce="k7f3", deadline_s=0.0)
+    return await screen(request, rules(given, restore=restore), inspection(names), nonce=lambda: "k7f3", deadline_s=math.inf)
 
 
 async def test_the_payload_is_the_rewritten_body() -> None:
