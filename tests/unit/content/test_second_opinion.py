@@ -19,8 +19,11 @@ from gateway.ports import InspectorUnavailable
 HALF = {"violence": 0.5, "attack": 0.5}
 NONE = {"violence": 0.0, "attack": 0.0}
 BLEND = Blend(
-    weight=HALF, shift=dict.fromkeys(("prompt", "answer", "document"), NONE), slope=dict.fromkeys(HALF, 1.0), low={"violence": 0.1, "attack": 0.3}
-)  # fmt: skip
+    weight=HALF,
+    shift=dict.fromkeys(("prompt", "answer", "document"), NONE),
+    slope=dict.fromkeys(HALF, 1.0),
+    low={"violence": 0.1, "attack": 0.3},
+)
 
 
 class Sure(ToyModerator):
