@@ -12,7 +12,7 @@ import array
 import binascii
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -433,13 +433,17 @@ def answer_segments(operation: Operation, answer: Mapping[str, Any], spec: Spec 
     if spec is not None and spec.operation is operation and spec.answer is not None:
         return plain.segments_by_schema(spec.answer.schema, answer)
     if operation is Operation.INFER:
-        return tuple(
+        names = [Segment(("outputs", at, "name"), one["name"], Role.ASSISTANT, Use.LABEL) for at, one in enumerate(answer["outputs"])]
+        texts = [
             Segment(path, one, Role.ASSISTANT, Use.CONTENT)
             for index, tensor in enumerate(answer["outputs"])
             if tensor["datatype"] == "BYTES"
             for path, one in plain.texts_of(tensor["data"], ("outputs", index, "data"))
             if one
-        )
+        ]
+        return (*names, *texts)
+    if operation is Operation.SCORE:
+        return tuple(Segment(path, str(path[-1]), Role.ASSISTANT, Use.LABEL) for path in _keys(answer, ()))
     if operation not in {Operation.CHAT, Operation.COMPLETIONS}:
         return ()
     segments: list[Segment] = []
@@ -457,6 +461,18 @@ def answer_segments(operation: Operation, answer: Mapping[str, Any], spec: Spec 
             segments.append(Segment((*here, "name"), call["function"]["name"], Role.ASSISTANT, Use.LABEL))
             segments.append(Segment((*here, "arguments"), call["function"]["arguments"], Role.ASSISTANT, Use.ARGUMENTS))
     return tuple(segment for segment in segments if segment.text)
+
+
+def _keys(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
+    """Yield where each named value stands. SECURITY: without a schema the backend chooses names, and a number or a secret fits into one."""
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            yield (*path, key)
+            yield from _keys(below, (*path, key))
+    elif isinstance(value, list):
+        for at, below in enumerate(value):
+            if isinstance(below, (Mapping, list)):
+                yield from _keys(below, (*path, at))
 
 
 def drop_logprobs(answer: dict[str, Any]) -> None:

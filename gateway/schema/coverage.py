@@ -84,7 +84,7 @@ _VECTOR_FIELDS: Mapping[str, tuple[str, str]] = {
     "error": _ERROR,
 }
 _INFER_FIELDS: Mapping[str, tuple[str, str]] = {
-    "outputs[].name": _TOKEN,
+    "outputs[].name": ("inspected", "a label"),
     "outputs[].datatype": _WORD,
     "outputs[].data[]": ("inspected", f"strings of BYTES, nested up to {MAX_RANK}; other datatypes hold numbers"),
     "model_version": _TOKEN,
@@ -149,6 +149,7 @@ def _answers(operation: Operation) -> Iterator[Row]:
         yield Row(operation.value, Direction.OUTBOUND, WHOLE, "$", "settled", "the gateway writes this answer itself")
     elif operation is Operation.SCORE:
         yield Row(operation.value, Direction.OUTBOUND, WHOLE, "$", "numbers", "without an answer schema no string passes")
+        yield Row(operation.value, Direction.OUTBOUND, WHOLE, "**.{key}", "inspected", "without an answer schema: labels")
     found_any = operation in _OWN or operation is Operation.SCORE
     for (served, mode), (shape, table) in SHAPES.items():
         if served is operation:

@@ -12,7 +12,7 @@ from gateway.content.inspect import FindingCache, Inspection, Scope
 from gateway.content.review import Review, review
 from gateway.content.stream import Findings
 from gateway.evidence import Direction, Operation, Role, Segment, Use
-from gateway.schema.answers import alternatives, parse_answer
+from gateway.schema.answers import alternatives, answer_segments, parse_answer
 
 SECRET = "AKIA" + "Q3EXAMPLE7XK2MPL"
 MAIL = "jane.roe@example.com"
@@ -159,3 +159,24 @@ def test_a_token_with_the_name_of_a_field() -> None:
     raw = json.dumps({"choices": [{"index": 0, "text": "Hi there", "logprobs": logprobs}]}).encode()
     answer = parse_answer(Operation.COMPLETIONS, raw, model="m", logprobs=True)
     assert alternatives(answer) == ["top_logprobs", "jane.roe"]
+
+
+KEYS = [SECRET, "4111-1111-1111-1111", "536-90-4399"]
+
+
+@pytest.mark.parametrize("key", KEYS)
+async def test_names_in_answers_of_plain_routes_are_read(key: str) -> None:
+    scores = parse_answer(Operation.SCORE, json.dumps({"scores": [{"ok": 1}, {"label": {key: 0.5}}]}).encode(), model="m")
+    tensors = {"outputs": [{"name": key, "datatype": "FP32", "shape": [1], "data": [0.5]}]}
+    inferred = parse_answer(Operation.INFER, json.dumps(tensors).encode(), model="m")
+    for operation, answer in ((Operation.SCORE, scores), (Operation.INFER, inferred)):
+        result = await look(*answer_segments(operation, answer), direction=Direction.OUTBOUND)
+        assert result.blocked and key in json.dumps(answer)
+
+
+async def test_ordinary_names_in_answers_of_plain_routes_pass() -> None:
+    answer = parse_answer(Operation.SCORE, json.dumps({"scores": [{"POSITIVE": 0.9, "label_1": 2}], "model_v2.1": 1}).encode(), model="m")
+    assert not (await look(*answer_segments(Operation.SCORE, answer), direction=Direction.OUTBOUND)).blocked
+    tensors = {"outputs": [{"name": name, "datatype": "INT64", "shape": [1], "data": [7]} for name in ("logits", "output__0", "dense_1:0")]}
+    answer = parse_answer(Operation.INFER, json.dumps(tensors).encode(), model="m")
+    assert not (await look(*answer_segments(Operation.INFER, answer), direction=Direction.OUTBOUND)).blocked

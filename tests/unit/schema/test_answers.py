@@ -201,7 +201,7 @@ def test_inferred_tensors() -> None:
     assert got["model_name"] == "assistant"
     assert "id" not in got
     assert "parameters" not in got["outputs"][0]
-    assert [s.text for s in answer_segments(Operation.INFER, got)] == ["a", "b"]
+    assert [s.text for s in answer_segments(Operation.INFER, got)] == ["label", "p", "a", "b"]
     for wrong in (
         {"name": "p", "datatype": "FP32", "shape": [1], "data": ["text"]},
         {"name": "my name", "datatype": "FP32", "shape": [1], "data": [1]},
