@@ -363,8 +363,6 @@ class Stream(Waiting):
             self._house.inspection, segments, self._rules, Direction.OUTBOUND, self._scope(), self._deadline_s(), None, self._findings
         )
         self._degraded |= result.degraded
-        if result.known is not None:
-            verdicts.enter(result.known, self._findings)
         if result.blocked:
             raise Blocked(result.blocked)
         return result.texts

@@ -52,11 +52,6 @@ def verdict(findings: Findings, detectors: tuple[str, ...], *, degraded: bool = 
     )
 
 
-def enter(known: Verdict, findings: Findings) -> None:
-    """Take over what is recorded of texts judged before."""
-    findings.merge(dict(known.scores), known.flagged, Action.ALLOW if known.action == "none" else Action[known.action.upper()])
-
-
 def prompt_filtered(findings: Findings, blocked: Iterable[str], param: str | None) -> Refusal:
     """Return the refusal of a filtered prompt, in the shape Azure's clients and frameworks parse."""
     names = sorted(set(blocked))

@@ -16,6 +16,7 @@ from gateway.refusals import MALFORMED, TOO_LARGE, UNSUPPORTED_MEDIA, Refusal
 Headers = tuple[tuple[bytes, bytes], ...]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
+_ASKED = (b"content-encoding", b"content-type", b"content-length")
 _JSON = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
 
 
@@ -49,12 +50,15 @@ class Inbound:
 
     async def body(self, max_bytes: int) -> bytes:
         """Return the body. Raises `Refusal` 413 or 415, and `ClientGone`."""
-        if self.header(b"content-encoding") is not None:
+        fields = dict(self.headers)
+        if len(fields) != len(self.headers):  # any may stand twice but those asked for here
+            fields = {name: value for name in _ASKED if (value := self.header(name)) is not None}
+        if b"content-encoding" in fields:
             raise Refusal(UNSUPPORTED_MEDIA, detail="content-encoding")
-        kind = self.header(b"content-type")
-        if kind is None or kind.lower() not in _JSON:
+        kind = fields.get(b"content-type")
+        if kind is None or (kind not in _JSON and kind.lower() not in _JSON):
             raise Refusal(UNSUPPORTED_MEDIA, detail="content-type")
-        declared = self.header(b"content-length")
+        declared = fields.get(b"content-length")
         if declared is not None and (not declared.isdigit() or int(declared[:20]) > max_bytes):
             raise Refusal(TOO_LARGE)
         message = await self._receive()

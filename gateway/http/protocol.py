@@ -71,6 +71,10 @@ class Phase(Enum):
     CLOSING = 4  # answered for the last time: whatever comes is discarded
 
 
+# Bound once: to look a member up on its class is slow in Python 3.11.
+_IDLE, _HEAD, _BODY, _DONE, _CLOSING = Phase
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """uvicorn's httptools protocol with every default that an edge cannot have replaced. Make one with `guarded`."""
 
@@ -90,7 +94,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=False)
         self._application: ASGI3Application = config.loaded_app
         self._awaits_continue = False
-        self._phase = Phase.IDLE
+        self._phase = _IDLE
         self._served = 0
         self._held = bytearray()
         self._target: Target | None = None
@@ -121,7 +125,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.connections.discard(self)
-        self._phase = Phase.CLOSING
+        self._phase = _CLOSING
         self._deadlines.stop()
         if self._guarded is not None and not self._guarded.complete:
             self._guarded.disconnect()
@@ -144,13 +148,13 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         phase = self._phase
-        if phase is Phase.CLOSING:
+        if phase is _CLOSING:
             self._discard(len(data))
             return
         try:
-            if phase is Phase.BODY:
+            if phase is _BODY:
                 self._read_body(data)
-            elif phase is Phase.DONE:
+            elif phase is _DONE:
                 raise BadHead(Fault.PIPELINED)
             else:
                 self._read_head(data)
@@ -159,17 +163,17 @@ class GuardedProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             self._refuse(Fault.PARSER)
         except httptools.HttpParserError:
-            self._refuse(self._fault or (Fault.CHUNKING if self._phase is Phase.BODY else Fault.PARSER))
+            self._refuse(self._fault or (Fault.CHUNKING if self._phase is _BODY else Fault.PARSER))
 
     def _read_head(self, data: bytes) -> None:
         """Hold bytes until a whole head has come, then check it and give it to the parser with what follows."""
-        if self._phase is Phase.IDLE:
+        if self._phase is _IDLE:
             # An empty line before a request line is a mistake that RFC 9112 section 2.2 asks to forgive, once.
             if data[:2] == b"\r\n":
                 data = data[2:]
                 if not data:
                     return
-            self._phase = Phase.HEAD
+            self._phase = _HEAD
         held, seen = self._held, 0
         raw: bytes | bytearray = data
         if held:
@@ -203,17 +207,17 @@ class GuardedProtocol(HttpToolsProtocol):
         self._body_bytes = self._chunks = 0
         self._deadlines.read_until(math.inf)
         self.parser.feed_data(raw)
-        if self._phase is Phase.BODY:
+        if self._phase is _BODY:
             self._body_from_s = self.loop.time()
             self._body_goes_on()
-        elif self._phase is Phase.HEAD:
+        elif self._phase is _HEAD:
             # SECURITY: the parser did not see the end of the head where we did. One of the two is wrong.
             raise BadHead(Fault.PARSER)
 
     def _read_body(self, data: bytes) -> None:
         self._body_raw += len(data)
         self.parser.feed_data(data)
-        if self._phase is Phase.BODY:
+        if self._phase is _BODY:
             self._body_goes_on()
 
     def _body_goes_on(self) -> None:
@@ -237,7 +241,7 @@ class GuardedProtocol(HttpToolsProtocol):
     # Parser callbacks; an exception here stops the parser for good
 
     def on_message_begin(self) -> None:
-        if self._phase is not Phase.HEAD:
+        if self._phase is not _HEAD:
             self._fault = Fault.PIPELINED
             raise BadHead(Fault.PIPELINED)
 
@@ -246,7 +250,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # SECURITY: in a later phase these are trailers; merged, they would overrule what was authorised.
-        if self._phase is Phase.HEAD:
+        if self._phase is _HEAD:
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -281,7 +285,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self, scope, self.server_state.default_headers, expects_continue=framing.expects_continue, keep_alive=keep_alive
         )
         self._guarded = cycle
-        self._phase = Phase.BODY
+        self._phase = _BODY
         task = self.loop.create_task(cycle.run(self._application))
         self.tasks.add(task)
         task.add_done_callback(self._finished)
@@ -302,7 +306,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._paused_s = self.loop.time()
 
     def on_message_complete(self) -> None:
-        self._phase = Phase.DONE
+        self._phase = _DONE
         self._deadlines.read_until(math.inf)
         cycle = self._guarded
         if cycle is not None:
@@ -319,9 +323,9 @@ class GuardedProtocol(HttpToolsProtocol):
         # Time in which we did not read, or the client waited for our `100 Continue`, is not held against the client.
         self._body_from_s = now if self._awaits_continue else self._body_from_s + now - self._paused_s
         self._awaits_continue = False
-        if self._phase is not Phase.CLOSING:
+        if self._phase is not _CLOSING:
             self.flow.resume_reading()
-        if self._phase is Phase.BODY:
+        if self._phase is _BODY:
             self._body_goes_on()
 
     def cycle_writes(self, data: bytes) -> None:
@@ -340,7 +344,7 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         cycle.disconnect()
         if cycle.started:
-            self._close(unread=self._phase is not Phase.DONE)
+            self._close(unread=self._phase is not _DONE)
         else:
             self._answer(INTERNAL)
 
@@ -350,10 +354,10 @@ class GuardedProtocol(HttpToolsProtocol):
         cycle = self._guarded
         if cycle is None or self.transport.is_closing():
             return
-        if self._phase is not Phase.DONE or not cycle.keep_alive:
-            self._close(unread=self._phase is not Phase.DONE)
+        if self._phase is not _DONE or not cycle.keep_alive:
+            self._close(unread=self._phase is not _DONE)
             return
-        self._phase = Phase.IDLE
+        self._phase = _IDLE
         self.flow.resume_reading()
         self._deadlines.read_until(self.loop.time() + self.limits.keep_alive_s)
 
@@ -372,10 +376,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self.on_malformed(fault)
         cycle = self._guarded
         if cycle is not None and not cycle.complete:
-            if self._phase is Phase.DONE:
+            if self._phase is _DONE:
                 # The request was whole before this came: it is served, and nothing behind it is.
                 cycle.keep_alive = False
-                self._phase = Phase.CLOSING
+                self._phase = _CLOSING
                 return
             cycle.disconnect()
             if cycle.started:
@@ -394,7 +398,7 @@ class GuardedProtocol(HttpToolsProtocol):
         the connection and could take the answer with it."""
         if self.transport.is_closing():
             return
-        self._phase = Phase.CLOSING
+        self._phase = _CLOSING
         self._held = bytearray()
         now = self.loop.time()
         self._deadlines.write_until(now + self.limits.write_s)
@@ -416,15 +420,15 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         self.flow.resume_writing()
-        if self._phase is not Phase.CLOSING:
+        if self._phase is not _CLOSING:
             self._deadlines.write_until(math.inf)
 
     def _waited_long_enough(self) -> None:
-        if self._phase is Phase.CLOSING:
+        if self._phase is _CLOSING:
             self.transport.close()
-        elif self._phase is Phase.BODY:
+        elif self._phase is _BODY:
             self._refuse(Fault.BODY_TIMEOUT)
-        elif self._phase is Phase.IDLE and self._served:
+        elif self._phase is _IDLE and self._served:
             self._close()
         else:
             self._refuse(Fault.HEAD_TIMEOUT)
