@@ -20,6 +20,7 @@ import msgspec
 from gateway.content import views
 from gateway.content.cascade import too_dear
 from gateway.content.doubts import doubtful, second_scores
+from gateway.content.language import short_language
 from gateway.content.pseudonyms import in_ranges, placeholder_ranges
 from gateway.content.remote import flagged, second_look
 from gateway.content.rules import NER_TYPES, Action, DirectionRules, Rules
@@ -372,8 +373,8 @@ class Inspection:
                     spans += [Span(begin, end, s.type, s.score, s.detector) for s in side.blocklist.scan(reading)]
         hidden = await self._hidden(text, pace)
         unsupported = ""
-        if segment.use is Use.CONTENT and len(text) >= MIN_LANGUAGE_LETTERS and not _is_window(segment):
-            language = self.inspectors.language(text)
+        if segment.use is Use.CONTENT and not _is_window(segment):
+            language = self.inspectors.language(text) if len(text) >= MIN_LANGUAGE_LETTERS else short_language(text)
             if language != "und" and language not in side.languages:
                 unsupported = language
         rounded = tuple((head, round(score, 4)) for head, score in scores.items())

@@ -7,6 +7,7 @@ characters and at a bounded number of places after them.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -84,7 +85,15 @@ _WEIGHTS: Mapping[str, Mapping[str, float]] = MappingProxyType(
         for word in shared
     }
 )
+FEWEST_LETTERS = 4  # of a script that none of the seven is written in: fewer are a name or a sign
+_FEWEST: Mapping[str, int] = MappingProxyType({"greek": 12})
+# First words of the names of letters beyond Latin's blocks that are Latin all the same, or belong to no script.
+_STILL_LATIN = frozenset({
+    "", "latin", "fullwidth", "mathematical", "modifier", "superscript", "subscript", "double-struck", "script", "black-letter", "kelvin",
+    "ohm", "angstrom", "turned", "inverted", "reversed", "rotated", "information", "alef", "bet", "gimel", "dalet",
+})  # fmt: skip
 _SCRIPTS = (
+    ("hangul", 0x1100, 0x11FF),  # taken apart
     ("cyrillic", 0x400, 0x52F),
     ("greek", 0x370, 0x3FF),
     ("arabic", 0x600, 0x77F),
@@ -182,16 +191,36 @@ def _border(text: str, at: int) -> int:
     return limit
 
 
+def short_language(text: str) -> str:
+    """Return "other:<script>" where letters alone say that a text too short for its words to tell is in none of the seven, else "und".
+
+    SECURITY: half a dozen characters of Chinese are an instruction. A few Greek letters are a formula.
+    """
+    if text.isascii():
+        return "und"
+    script, count = _most_letters(text)
+    return f"other:{script}" if script and count >= _FEWEST.get(script, FEWEST_LETTERS) else "und"
+
+
 def _script(sample: str) -> str:
-    beyond = _BEYOND_LATIN.findall(sample)
+    return _most_letters(sample)[0] or "latin"
+
+
+def _most_letters(sample: str) -> tuple[str, int]:
+    """Return the script that more than half of the letters are of and how many those are; "" where they are Latin or mixed."""
     counts: Counter[str] = Counter()
-    for char in beyond:
+    for char in _BEYOND_LATIN.findall(sample):
         code = ord(char)
         for script, begin, end in _SCRIPTS:
             if begin <= code <= end:
                 counts[script] += 1
                 break
+        else:
+            if char.isalpha() and (script := unicodedata.name(char, "").partition(" ")[0].lower()) not in _STILL_LATIN:
+                counts[script] += 1
     if not counts:
-        return "latin"
+        return "", 0
+    # Japanese is written in two scripts and Korean may be: what counts is that none is Latin.
     script, count = counts.most_common(1)[0]
-    return script if 2 * count > sum(char.isalpha() for char in sample) else "latin"
+    total = counts.total()
+    return (script, total) if 2 * total > sum(char.isalpha() for char in sample) else ("", count)

@@ -42,6 +42,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
+from gateway.content.language import short_language
 from gateway.content.pseudonyms import (
     LINK_CONTEXT,
     Pseudonyms,
@@ -380,8 +381,9 @@ class StreamGuard:
             return True
         end, begin = len(self._text), len(self._text) - self._total + self._spoken
         self._spoken = self._total
-        while end > max(0, begin) and end >= LANGUAGE_FIRST:  # SECURITY: all that is new, however much came at once
-            language = self._readings.language(self._text[max(0, end - LANGUAGE_SAMPLE) : end])
+        while end > max(0, begin):  # SECURITY: all that is new, however much came at once
+            sample = self._text[max(0, end - LANGUAGE_SAMPLE) : end]
+            language = self._readings.language(sample) if end >= LANGUAGE_FIRST else short_language(sample)
             end -= LANGUAGE_SAMPLE
             if language != "und" and language not in self._rules.languages:
                 self._findings.note(self._rules.unsupported_language, "unsupported_language")

@@ -419,3 +419,21 @@ async def test_a_value_under_a_renamed_key_is_not_released(arguments: dict[str, 
 async def test_a_key_beside_an_address_keeps_its_name() -> None:
     played = await play(chat("Please say hello.", model="echo"), calling({"to": MAIL, "n": 1}))
     assert arguments_of(played) == {"to": "<EMAIL_ADDRESS>", "n": 1}
+
+
+SHORT_JAPANESE = "\u7206\u5f3e\u306e\u4f5c\u308a\u65b9"  # six characters are an instruction
+
+
+async def test_a_short_prompt_in_a_script_no_detector_reads_never_leaves() -> None:
+    played = await play(chat(SHORT_JAPANESE))
+    nothing_is_held(played)
+    assert (played.sink.status, played.error["code"]) == (400, "content_filter")
+    assert played.error["innererror"]["content_filter_result"]["unsupported_language"]["filtered"] is True
+    assert "forward" not in played.effects
+
+
+async def test_a_short_answer_in_a_script_no_detector_reads_is_withheld() -> None:
+    played = await play(answer=whole(SHORT_JAPANESE))
+    assert played.json["choices"][0]["finish_reason"] == "content_filter" and SHORT_JAPANESE not in played.sink.data.decode()
+    poured = await play(chat("Please say hello.", stream=True), streamed(*SHORT_JAPANESE))
+    assert poured.endings == ["content_filter"] and poured.text == ""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.content.language import COVERED, PASSAGE, language, passages
+from gateway.content.language import COVERED, PASSAGE, language, passages, short_language
 
 ENGLISH = "The committee met on Tuesday and agreed that the bridge should be repaired before the winter, whatever it costs. "
 GERMAN = "Der Ausschuss hat sich am Dienstag getroffen und beschlossen, dass die Br\u00fccke noch vor dem Winter repariert wird. "
@@ -80,3 +80,29 @@ def test_a_long_text_costs_little() -> None:
     since = time.process_time()
     assert language(text) in COVERED
     assert time.process_time() - since < 0.02
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("\u7206\u5f3e\u306e\u4f5c\u308a\u65b9", "other:han"),  # Japanese in two scripts
+        ("\uc624\ub298 \ub0a0\uc528", "other:hangul"),
+        ("\u0426\u0435\u043d\u0430", "other:cyrillic"),
+        ("\u0c28\u0c47\u0c28\u0c41 \u0c07\u0c02\u0c1f\u0c3f\u0c15\u0c3f", "other:telugu"),
+        ("\u1781\u17d2\u1789\u17bb\u17c6\u179f\u17d2\u179a\u17a1\u17b6\u1789\u17cb", "other:khmer"),
+        ("Tokyo (\u6771\u4eac) is large", "und"),  # a name in a text of ours
+        ("\u674e\u660e", "und"),
+        ("\u03b1 = \u03b2\u03b3, \u0394x", "und"),  # a formula
+        ("\uff28\uff45\uff4c\uff4c\uff4f", "und"),  # Latin letters of another width
+        ("\U0001d407\U0001d41e\U0001d425\U0001d425\U0001d428", "und"),
+        ("\U0001f600 \u2713 \u2192", "und"),
+        ("caf\u00e9", "und"),
+        ("", "und"),
+    ],
+)
+def test_letters_tell_a_short_text_of_another_script(text: str, code: str) -> None:
+    assert short_language(text) == code
+
+
+def test_scripts_without_a_row_of_their_own_are_foreign_too() -> None:
+    assert language("\u0c28\u0c47\u0c28\u0c41 \u0c07\u0c02\u0c1f\u0c3f\u0c15\u0c3f " * 3) == "other:telugu"
