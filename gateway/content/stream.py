@@ -9,7 +9,7 @@ point c, the largest position such that
 1. no detector could still begin, extend or change a match before c (`viable_from` of each),
 2. c does not fall inside a match, nor inside a placeholder or an unfinished placeholder,
 3. every word before c has been scored by the moderation session, and c is a word boundary,
-4. where names are looked for (NER), a model has seen the text before c with context on its right,
+4. where names are looked for (NER), a model has seen the text before c with context on its right or to the end of its sentence,
 5. c is not past what another reading of the same text still holds (`hold`: see `gateway.content.seam`).
 
 Then it rewrites the matches before c, releases the result, and keeps enough context for the next scan. Because each
@@ -18,7 +18,8 @@ of one delta holding the whole text, for every deterministic detector and for th
 
 What follows: no text leaves before a verdict that covers it and the held text after it; a match is never completed in what was
 released; on any error the tail is dropped, never flushed; memory is bounded by the tail limit plus the left context. For NER
-only this is claimed: what was released was analysed with `NER_LEFT` characters before it and `NER_RIGHT` after it, or the text ended.
+only this is claimed: what was released was analysed with `NER_LEFT` characters before it and `NER_RIGHT` after it, or a sentence or the
+text ended there; what a later analysis finds to go on behind that is replaced from there on.
 
 Harm has no first and last character, so for moderation this is promised and no more: no word leaves before the text up to and with it
 was scored, and nothing after a score that blocks. A sentence may have begun to leave before the word that condemns it. What is known
@@ -37,6 +38,7 @@ Sans-I/O: no clocks, no tasks. Whoever drives it awaits the NER pool between `ne
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
@@ -72,6 +74,7 @@ CAUTION = 0.5  # of a head's blocking score: words that lift it there wait for t
 CAUTION_LENGTH = 160  # code points: a sentence that goes on longer is not waited for
 TRIM_AT = 256  # released code points beyond the needed context before they are cut away
 _SENTENCE_ENDS = (". ", "! ", "? ", "\n")
+_SHORT_WORD = re.compile(r"(?:^|\W)[^\W\d_a-z\u00df-\u00ff]\w{0,3}\.\Z")
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -332,13 +335,26 @@ class StreamGuard:
         for span in moved:
             if span.start < cut < span.end:
                 cut = max(self._named, span.start)
-        self._names += [s for s in moved if s.start >= self._named and s.end <= cut]
+        self._names += [self._rest(s) for s in moved if self._named < s.end <= cut]
         self._named = cut
         return [] if final else self.feed("")
 
+    def _rest(self, name: Span) -> Span:
+        """Return what has not been decided of a name. SECURITY: its first part was released as another name, or as none."""
+        start = max(name.start, self._named)
+        while start > name.start and start < name.end and not self._text[start].isalnum():
+            start += 1
+        return msgspec.structs.replace(name, start=start)
+
     def _ner_cut(self, end: int) -> int:
-        ends = [self._text.rfind(mark, self._named, end) + len(mark) for mark in _SENTENCE_ENDS if mark in self._text[self._named : end]]
-        return max(ends, default=0)
+        """Return where the last sentence ends, 0 for none. A point after an initial or a title ends nothing: a name may go on there."""
+        at = end
+        while True:
+            at = max(self._text.rfind(mark, self._named, at) + len(mark) - 1 for mark in _SENTENCE_ENDS)
+            if at < self._named + 1:
+                return 0
+            if self._text[at] == "\n" or _SHORT_WORD.search(self._text, max(0, at - 8), at) is None:
+                return at + 1
 
     def _boundary(self) -> int:
         text = self._text

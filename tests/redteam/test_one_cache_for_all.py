@@ -11,7 +11,7 @@ from poured_streams import inspectors, starter_rules
 
 from gateway.content.inspect import FindingCache, Inspection, Scope
 from gateway.content.pseudonyms import Pseudonyms
-from gateway.content.review import Review, review
+from gateway.content.review import Review, judged_before, review
 from gateway.content.rules import Rules
 from gateway.content.stream import Findings
 from gateway.evidence import Direction, Role, Segment, Use
@@ -32,7 +32,10 @@ async def look(
     inspection: Inspection, segments: Sequence[Segment], scope: Scope, direction: Direction = Direction.INBOUND, rules: Rules | None = None
 ) -> Review:
     given = rules or starter_rules("echo")
-    return await review(inspection, segments, given, direction, scope, float("inf"), Pseudonyms("k7f3"), Findings())
+    key, known = judged_before(inspection, segments, given, direction, scope)
+    if known is not None:
+        return Review({}, [], None, True, False)
+    return await review(inspection, segments, given, direction, scope, float("inf"), Pseudonyms("k7f3"), Findings(), key)
 
 
 def drawn(draw: random.Random) -> list[Segment]:
