@@ -387,7 +387,7 @@ async def build(settings: Settings, *, unsafe_development: bool = False) -> Appl
     remote = content_safety(settings, secrets.current, secrets.watch, secrets.suspect)
     if remote is None and (asking := asks_cloud(holder.current)):
         raise RuntimeError(f"the profile `{asking[0]}` asks Azure AI Content Safety, and settings have no [content_safety]")
-    opinion = await asyncio.to_thread(second_opinion, settings, holder.current)
+    opinion = second_opinion(settings, holder.current)  # on this thread: what another thread frees, it keeps
     # What could be wrong with where evidence goes is found before the log is opened.
     shipping = shippers(settings, Signer(settings.audit.origin, key).verifier_key(), secrets.current)
     spans = span_exporters(settings, secrets.current)

@@ -45,6 +45,9 @@ BY_WORDING_ALONE = {"hate", "harassment", "attack"}
 # A window of a text that is judged whole must exceed its own one per cent point by this many logits: what is asked is told by all of it.
 WINDOW_MARGIN, REQUEST_MARGIN, REQUEST_HEADS = 2.0, 3.5, {"illicit", "harmful"}
 
+# Prose and contexts whose words say little by themselves: they teach the encoder, and taught this model to suspect stories and articles.
+NOT_BY_WORDS = {"own_violence_scenes", "own_self_harm_posts", "own_hate_prose", "own_passages_safe", "own_context_harmful"}
+
 Floats = NDArray[np.float64]
 Matrix = Any  # scipy.sparse is not typed
 
@@ -121,6 +124,8 @@ def gather(folder: Path, excluded: frozenset[str]) -> tuple[list[list[str]], lis
     pieces: list[list[str]] = []
     kept: list[sources.Row] = []
     for row in texts.texts(folder, excluded):
+        if row.source in NOT_BY_WORDS:
+            continue
         for piece in sources.windows(row, features.words(row.text), random, LONG):
             pieces.append(piece)
             kept.append(row)

@@ -38,10 +38,10 @@ _FILES: dict[str, tuple[dict[str, int], int]] = {
     "requests_sexual": ({"sexual": 1, "harmful": 1, "attack": 0}, 500),
     "requests_hateful": ({"hate": 1, "harassment": 1, "harmful": 1, "sexual": 0, "self_harm": 0, "attack": 0}, 1500),
     "requests_safe": (_SAFE, 9000),
-    "attack_words_safe": (_SAFE, 3500),
+    "attack_words_safe": (_SAFE, 5000),
     "languages_safe": (_SAFE, 4000),
     "technique_safe": (_SAFE, 5000),
-    "attacks_more": ({"attack": 1}, 3000),
+    "attacks_more": ({"attack": 1}, 5000),
 }
 _LONG = 2500
 # Passages of prose: ordinary sentences, and one to three of a kind among them. File -> labels.
