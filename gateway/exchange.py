@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.audit.record import peer_network
 from gateway.evidence import Lease, Permit, Subject, Usage, Verdict
 from gateway.refusals import Refusal
 
@@ -33,6 +34,8 @@ class Exchange(msgspec.Struct):
     started_s: float
     started_mono_s: float
     client_trace: str = ""
+    zone: str = ""  # name of the peer's network, as the decision saw it
+    unknown: tuple[tuple[str, int], ...] = ()  # HMAC and length of names the caller made up
     operation: str = ""
     dialect: str = ""
     model_label: str = ""  # the model's name where it is one of ours, else empty
@@ -71,13 +74,16 @@ class Exchange(msgspec.Struct):
             "instance": self.instance,
             "request_id": self.request_id,
             "trace_id": self.trace_id,
-            "peer": self.peer,
+            "peer": peer_network(self.peer),
+            "zone": self.zone,
             "action": self.operation,
             "resource": self.model_label,
             "stream": self.stream,
         }
         if self.client_trace:
             fields["client_trace"] = self.client_trace
+        if self.unknown:
+            fields["unknown"] = [{"hmac": digest, "length": length} for digest, length in self.unknown]
         if self.subject is not None and self.prints is not None:
             fields |= {
                 "tenant": self.subject.tenant,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import msgspec
@@ -44,6 +44,7 @@ from gateway.upstream.answer import Answer, UpstreamFiltered
 
 logger = logging.getLogger("gateway")
 LOCAL = frozenset({Operation.MODELS_LIST, Operation.MODELS_GET, Operation.MODERATIONS})  # answered by the gateway itself
+UNKNOWN = "[unknown]"  # in records, for a model that is none of ours
 MAX_EXCHANGE_S = 900.0  # nothing is served longer, whatever backends and clients do
 NAMELESS = frozenset({Operation.MODELS_LIST, Operation.MODERATIONS})
 BODILESS = frozenset({Operation.MODELS_LIST, Operation.MODELS_GET})
@@ -136,7 +137,7 @@ async def authenticate(inbound: Inbound, house: House, exchange: Exchange) -> Su
 
 async def read(inbound: Inbound, subject: Subject, house: House, exchange: Exchange) -> Asked:
     """What: the path on the exact table, then the body, bounded and strictly parsed once."""
-    del subject  # SECURITY: evidence that the body is read only for someone known
+    # SECURITY: `subject` is the evidence that the body is read only for someone known.
     match = house.match(inbound.method, inbound.path)
     operation = match.operation
     exchange.operation, exchange.dialect = operation, match.dialect
@@ -152,16 +153,25 @@ async def read(inbound: Inbound, subject: Subject, house: House, exchange: Excha
         raise Refusal(INVALID_REQUEST, param="model", message="`model` must name a model")
     stream = body.get("stream") is True
     exchange.stream = stream
-    exchange.model_label = "" if model in house.policies.current.routes or not model else "[unknown]"
+    exchange.model_label = "" if model in house.policies.current.routes or not model else UNKNOWN
     exchange.model_label = exchange.model_label or model
+    if exchange.model_label == UNKNOWN:
+        exchange.unknown = made_up((model,), subject, house)
     return Asked(
         operation=operation, dialect=match.dialect, model=model, body=body, body_bytes=size, stream=stream, peer=inbound.peer
     )
 
 
+def made_up(names: Iterable[str], subject: Subject, house: House) -> tuple[tuple[str, int], ...]:
+    """Return what stands in records for names that are none of ours. SECURITY: they are the caller's text, of whatever kind."""
+    return tuple((house.prints.name(subject.tenant, name), len(name)) for name in names)
+
+
 def decide(subject: Subject, asked: Asked, house: House, exchange: Exchange) -> Permit:
     """May they: under one policy generation, which the exchange keeps to its end."""
-    permit = house.policies.current.permit(subject, asked, house.wall_s())
+    policies = house.policies.current
+    exchange.zone = policies.zones.of(asked.peer)
+    permit = policies.permit(subject, asked, house.wall_s())
     exchange.permit = permit
     exchange.timings["decided"] = house.mono_s() - exchange.started_mono_s
     return permit
@@ -345,6 +355,8 @@ async def refuse(refusal: Refusal, sink: Sink, house: House, exchange: Exchange)
     if not sink.begun:
         exchange.status = refusal.kind.status
     exchange.inbound = exchange.inbound or refusal.verdict
+    if refusal.foreign and exchange.subject is not None:
+        exchange.unknown += made_up(refusal.foreign, exchange.subject, house)
     if exchange.opened is not None:
         exchange.outcome = "blocked" if refusal.kind is CONTENT_FILTER else "failed"
     else:

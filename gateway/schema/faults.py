@@ -9,6 +9,7 @@ and by discriminator (`role`, `type`, `datatype`). This decides nothing: a fault
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import jsonschema_rs
@@ -16,6 +17,7 @@ import jsonschema_rs
 from gateway.refusals import INVALID_REQUEST, Refusal
 from gateway.schema.operations.spec import Path, Schema, Spec, json_path
 
+MAX_FOREIGN = 8  # names of one body that are told apart in the record
 _DISCRIMINATORS = ("role", "type", "datatype")
 _MESSAGES: Mapping[str, str] = {
     "additionalProperties": "the object holds a field that this operation does not take",
@@ -67,7 +69,13 @@ def fault(spec: Spec, body: Any) -> Refusal:
     """Return the refusal for a body that `spec.validator` found wanting."""
     path, keyword = next(_faults(spec.schema, body, ()), ((), ""))
     names = spec.names | REFUSED_FIELDS if keyword == "withheld" else spec.names
-    return Refusal(INVALID_REQUEST, message=_MESSAGES.get(keyword, _OTHERWISE), param=json_path(path, names), detail=keyword)
+    refusal = Refusal(INVALID_REQUEST, message=_MESSAGES.get(keyword, _OTHERWISE), param=json_path(path, names), detail=keyword)
+    if keyword in ("additionalProperties", "propertyNames"):
+        holder = body
+        for step in path:
+            holder = holder[step]
+        refusal.foreign = tuple(islice((key for key in holder if key not in names), MAX_FOREIGN))
+    return refusal
 
 
 def _faults(schema: Schema, value: Any, path: Path) -> Iterator[Fault]:

@@ -437,3 +437,21 @@ async def test_a_short_answer_in_a_script_no_detector_reads_is_withheld() -> Non
     assert played.json["choices"][0]["finish_reason"] == "content_filter" and SHORT_JAPANESE not in played.sink.data.decode()
     poured = await play(chat("Please say hello.", stream=True), streamed(*SHORT_JAPANESE))
     assert poured.endings == ["content_filter"] and poured.text == ""
+
+
+async def test_names_the_caller_made_up_are_an_hmac_and_a_length_in_the_record() -> None:
+    played = await play(chat("hello", model="jane-roe-private"))
+    record = played.record("refused")
+    assert record["resource"] == "[unknown]" and [one["length"] for one in record["unknown"]] == [len("jane-roe-private")]
+    again = (await play(chat("hello", model="jane-roe-private"))).record("refused")
+    other = (await play(chat("hello", model="jane-roe-privates"))).record("refused")
+    assert record["unknown"] == again["unknown"] != other["unknown"], "equal names are told to be equal, and no more"
+    keys = await play(chat("hello", jane_roe=1, metadata={"a": "b"}))
+    assert (keys.sink.status, keys.error["param"]) == (400, "$")
+    assert [one["length"] for one in keys.record("refused")["unknown"]] == [len("jane_roe")]
+    assert all("jane" not in raw for each in (played, keys) for raw in (each.sink.data.decode(), json.dumps(each.records)))
+
+
+async def test_records_say_from_which_network_and_not_from_whom() -> None:
+    record = (await play()).record("opened")
+    assert (record["peer"], record["zone"]) == ("192.0.2.0/24", "external")

@@ -186,3 +186,18 @@ def test_frames_of_noise_are_damage_and_never_an_error() -> None:
         assert len(record.read_frames(bytes(noise)).frames) <= 4
     assert record.read_frames(rng.randbytes(5000)).tail == "damaged"
     assert record.read_frames(b"").tail == ""
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("203.0.113.77", "203.0.113.0/24"),
+        ("2001:db8:1234:5678::9", "2001:db8:1234::/48"),
+        ("::ffff:203.0.113.77", "203.0.113.0/24"),
+        ("::1", "::/48"),
+        ("", ""),
+        ("unix:", ""),
+    ],
+)
+def test_a_peer_is_recorded_as_its_network(address: str, network: str) -> None:
+    assert record.peer_network(address) == network
