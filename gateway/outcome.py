@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 from gateway.evidence import Verdict
@@ -52,7 +51,7 @@ def call_id(answer: str, choice: int, number: Any) -> str:
 
 def reported(usage: Any) -> tuple[int, int] | None:
     """Return (input, output) tokens of a backend's report, None where there is none to believe."""
-    if not isinstance(usage, Mapping):
+    if type(usage) is not dict:
         return None
     asked, answered = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
     return (asked, answered) if type(asked) is int and type(answered) is int and asked + answered > 0 else None
