@@ -2,7 +2,8 @@
 
 usage: taskset -c 0 python -m loadtests.micro.ticker [--seconds 60] [--no-ner] [--chats 20] [--large-every 2] [--size 500000] [--json]
 Chats of never seen prose come at a steady rate; every few seconds a large tool result comes with them. A block is how much later than asked
-the ticker woke. The same ticker in an empty loop comes first: what it shows is the machine's own, and no inspection can be below it.
+the ticker woke. The same ticker in an empty loop comes first: what it shows is the machine's own, and no inspection can be below it. "own
+turns" is what the loop's thread itself computed between two wake-ups: on a machine with other work it tells inspection from waiting.
 With names on, the workers are processes: give them a core that is not the ticker's, as a deployment would (`--workers-cpu`).
 Exit 1 when p99.9 is above the limit (20 ms).
 """
@@ -40,12 +41,14 @@ DRAIN_S = 5.0
 MAX_WAITING = 64  # requests at once: beyond it the load waits, as a full server would refuse
 
 
-async def ticker(blocks_ms: list[float], until: asyncio.Event) -> None:
-    """Note how late each wake-up is."""
+async def ticker(blocks_ms: list[float], until: asyncio.Event, own_ms: list[float] | None = None) -> None:
+    """Note how late each wake-up is, and what this thread computed meanwhile."""
     while not until.is_set():
-        due = time.perf_counter() + TICK_S
+        due, spent = time.perf_counter() + TICK_S, time.thread_time()
         await asyncio.sleep(TICK_S)
         blocks_ms.append(max(0.0, (time.perf_counter() - due) * 1000))
+        if own_ms is not None:
+            own_ms.append((time.thread_time() - spent) * 1000)
 
 
 def prose(seed: int, size: int) -> str:
@@ -66,8 +69,8 @@ async def one(inspection: Inspection, rules: Rules, segments: list[Segment], see
 
 async def load(
     inspection: Inspection, rules: Rules, pool: NerPool | None, arguments: argparse.Namespace
-) -> tuple[list[float], Counter[str]]:
-    """Return the blocks while texts come, and what became of them."""
+) -> tuple[list[float], list[float], Counter[str]]:
+    """Return the blocks while texts come, the loop's own turns, and what became of the texts."""
     seeds = count(5_000_000)
     chats = [
         [
@@ -83,9 +86,10 @@ async def load(
     gc.collect()
     gc.freeze()
     blocks: list[float] = []
+    own: list[float] = []
     seen: Counter[str] = Counter()
     ended = asyncio.Event()
-    ticking = asyncio.create_task(ticker(blocks, ended))
+    ticking = asyncio.create_task(ticker(blocks, ended, own))
     begin = time.monotonic()
     running: set[asyncio.Task[None]] = set()
     due = sorted(
@@ -107,7 +111,7 @@ async def load(
     patience = time.monotonic() + DRAIN_S
     while pool is not None and pool.pending and time.monotonic() < patience:  # a worker still reads what nobody awaits any more
         await asyncio.sleep(0.05)
-    return blocks, seen
+    return blocks, own, seen
 
 
 def figures(blocks: list[float]) -> dict[str, float]:
@@ -128,12 +132,14 @@ async def run(arguments: argparse.Namespace, pool: NerPool | None) -> int:
     await asyncio.sleep(min(EMPTY_S, arguments.seconds))
     ended.set()
     await ticking
-    blocks, seen = await load(inspection, rules, pool, arguments)
-    result = {"empty_ms": figures(empty), "loaded_ms": figures(blocks), "texts": dict(seen), "limit_ms": arguments.limit}
+    blocks, own, seen = await load(inspection, rules, pool, arguments)
+    result = {
+        "empty_ms": figures(empty), "loaded_ms": figures(blocks), "own_ms": figures(own), "texts": dict(seen), "limit_ms": arguments.limit,
+    }  # fmt: skip
     if arguments.json:
         print(json.dumps(result))
     else:
-        for name, one_of in (("empty loop", result["empty_ms"]), ("under load", result["loaded_ms"])):
+        for name, one_of in (("empty loop", result["empty_ms"]), ("under load", result["loaded_ms"]), ("own turns", result["own_ms"])):
             shown = "  ".join(f"{key} {value:.3f} ms" for key, value in one_of.items() if key != "ticks")
             print(f"{name:12} {shown}  ({int(one_of['ticks'])} ticks)")
         print("  ".join(f"{name}: {number}" for name, number in seen.items()))

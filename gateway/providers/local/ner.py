@@ -34,6 +34,7 @@ from gateway.providers.local.ner_weights import PACKAGE
 
 MAX_CHARS = 400_000  # of one request; more is refused rather than half read
 PIECE = 12_000  # characters asked of a worker at once, less than half a second; deadlines and others are looked at in between
+HOPE = 2.0  # how much faster than so far a text may have to be read before it is given up
 HANG_S = 30.0  # a worker that is silent for so long is replaced
 START_S = 60.0
 _Answer = list[list[tuple[int, int, str, float]]]
@@ -183,15 +184,21 @@ class _Job:
     def __init__(self, texts: list[str], deadline_s: float) -> None:
         self.texts = texts
         self.deadline_s = deadline_s
-        self.left = sum(map(len, texts))
+        self.left = self.size = sum(map(len, texts))
+        self.began_s = 0.0
         self.batches = list(_batches(texts))[::-1]
         self.spans: list[list[Span]] = [[] for _ in texts]
         self.answer: Future[list[list[Span]]] = Future()
 
     def read(self, worker: _Worker, hang_s: float) -> None:
         """Have the next piece read. Raises `InspectorUnavailable`."""
-        if time.monotonic() >= self.deadline_s:
+        now_s = time.monotonic()
+        if now_s >= self.deadline_s:
             raise InspectorUnavailable("ner deadline")
+        read = self.size - self.left
+        if read and self.left * (now_s - self.began_s) > HOPE * read * (self.deadline_s - now_s):
+            raise InspectorUnavailable("too much text for ner")  # it will not be read in time: the worker is for those that will
+        self.began_s = self.began_s or now_s
         batch = self.batches.pop()
         asked = [self.texts[at][begin:end].encode("utf-8", "replace").decode() for at, begin, end in batch]
         answer = msgspec.msgpack.decode(worker.ask(msgspec.msgpack.encode(asked), hang_s), type=_Answer)
