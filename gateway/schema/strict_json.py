@@ -10,12 +10,13 @@ RFC 8259, narrowed to what leaves no room for two readings (RFC 7493 and a littl
 5. nesting, size and the number of objects and lists are bounded;
 6. a request body is an object.
 
-It never says what was wrong with which text: the reason is one of a few constants, kept for the record.
+It never says which text was wrong: the reason is one of a few constants.
 """
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
 from typing import Any
 
 import jiter
@@ -43,7 +44,7 @@ _PLAIN_KEYS = frozenset(_PLAIN_KEY_LIST.split())
 def parse(body: bytes, max_bytes: int, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
     """Return the object that `body` holds.
 
-    Raises `Refusal(TOO_LARGE)` above `max_bytes` and `Refusal(INVALID_JSON)` for everything else, with a constant message;
+    Raises `Refusal(TOO_LARGE)` above `max_bytes` and `Refusal(INVALID_JSON)` for everything else, with a message of its class;
     `detail` is the class of the fault: syntax, duplicate_key, key, number, depth, containers or not_object.
     """
     if len(body) > max_bytes:
@@ -74,8 +75,19 @@ def fold(key: str) -> str:
     return unicodedata.normalize("NFKC", once).casefold()
 
 
+_WHY: Mapping[str, str] = {
+    "syntax": "it is not one JSON document in UTF-8",
+    "duplicate_key": "a key stands twice in one object, regardless of case and form",
+    "key": "a key holds a control character or too much beyond ASCII",
+    "number": "a number is not finite or not within 64 bits",
+    "depth": "it is nested too deeply",
+    "containers": "it holds too many objects and lists",
+    "not_object": "it is not an object",
+}
+
+
 def _no(reason: str) -> Refusal:
-    return Refusal(INVALID_JSON, detail=reason)
+    return Refusal(INVALID_JSON, message=f"{INVALID_JSON.message}: {_WHY[reason]}", detail=reason)
 
 
 def _read(body: bytes) -> Any:

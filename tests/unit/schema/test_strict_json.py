@@ -6,15 +6,20 @@ import json
 
 import pytest
 
-from gateway.refusals import INVALID_JSON, TOO_LARGE, Refusal
+from gateway.refusals import INVALID_JSON, TOO_LARGE, Kind, Refusal
 from gateway.schema import strict_json
+
+
+told: dict[tuple[Kind, str], str] = {}
 
 
 def reason(body: bytes, **more: int) -> str:
     with pytest.raises(Refusal) as caught:
         strict_json.parse(body, more.pop("max_bytes", 100_000), **more)
     assert caught.value.kind in {INVALID_JSON, TOO_LARGE}
-    assert caught.value.message == caught.value.kind.message
+    told.setdefault((caught.value.kind, caught.value.detail), caught.value.message)
+    assert caught.value.message == told[caught.value.kind, caught.value.detail], "the class decides what is said, never the text"
+    assert caught.value.message.startswith(caught.value.kind.message)
     assert caught.value.param is None
     return caught.value.detail
 
@@ -110,3 +115,12 @@ def test_what_costs_more_than_its_size_is_bounded() -> None:
     assert reason(('{"' + "\ufdfa" * 20_000 + '":1}').encode(), max_bytes=1_000_000) == "key"
     many = {f"\u00e9{number}": 1 for number in range(5_000)}
     assert reason(json.dumps(many, ensure_ascii=False).encode(), max_bytes=1_000_000) == "key"
+
+
+def test_a_caller_is_told_the_class_of_the_fault() -> None:
+    with pytest.raises(Refusal) as caught:
+        strict_json.parse(b'{"secret-name":1,"SECRET-NAME":2}', 1_000)
+    assert caught.value.message == "the body is not strict JSON: a key stands twice in one object, regardless of case and form"
+    with pytest.raises(Refusal) as caught:
+        strict_json.parse(b"[]", 1_000)
+    assert caught.value.message == "the body is not strict JSON: it is not an object"
