@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import sys
 import time
 import uuid
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import msgspec
 
 from gateway import loops
 from gateway.app import Application, build
@@ -37,6 +40,7 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "quickstart", help="a gateway on loopback with everything it needs", epilog="example: gateway quickstart --once"
     )
     parser.add_argument("--once", action="store_true", help="leave after the table: 0 only if every outcome was as expected")
+    parser.add_argument("--json", action="store_true", help="print the table as JSON")
     parser.add_argument("--backend", metavar="URL", help="send every model to this OpenAI-compatible base URL on loopback")
     parser.add_argument("--no-ner", action="store_true", help="do not look for names with a statistical model")
     parser.add_argument("--state", type=Path, default=Path(".quickstart"), metavar="DIR", help="where keys, tokens and the log live")
@@ -117,14 +121,18 @@ async def _show(
 ) -> int:
     simulator = None if arguments.backend else Endpoint("127.0.0.1", ports.simulator)
     visitor = issuer.mint("analyst", ttl_s=600, oid=str(uuid.uuid4()), sub="dev-visitor")
-    show = Demonstration(
-        Endpoint("127.0.0.1", ports.data), simulator, tokens, visitor, state / "audit", lambda: time.sleep(PUBLISHED_S)
-    )
+    data = Endpoint("127.0.0.1", ports.data)
+    names = not arguments.no_ner
+    show = Demonstration(data, simulator, tokens, visitor, state / "audit", lambda: time.sleep(PUBLISHED_S), names=names)
     rows = await asyncio.to_thread(lambda: list(show.run()))
     good = all(row.good for row in rows)
-    print(f"\nWhat the gateway on http://127.0.0.1:{ports.data} just did:\n")
-    print(table(rows))
-    print(paste(ports, state), flush=True)
+    if arguments.json:
+        where = {"data": f"http://127.0.0.1:{ports.data}", "state": str(state)}
+        print(json.dumps({"ok": good, **where, "outcomes": [msgspec.to_builtins(row) for row in rows]}), flush=True)
+    else:
+        print(f"\nWhat the gateway on http://127.0.0.1:{ports.data} just did:\n")
+        print(table(rows))
+        print(paste(ports, state), flush=True)
     if arguments.once:
         return 0 if good else 1
     await application.wait()

@@ -9,7 +9,6 @@ import pytest
 from gateway.refusals import INVALID_JSON, TOO_LARGE, Kind, Refusal
 from gateway.schema import strict_json
 
-
 told: dict[tuple[Kind, str], str] = {}
 
 
