@@ -11,7 +11,12 @@ from pathlib import Path
 import msgspec
 
 from gateway import __version__
+from gateway.assembly import plain_specs, route_facts
+from gateway.policy.faults import PolicyFaults
+from gateway.policy.load import load_policies
 from gateway.schema import coverage, openapi
+from gateway.schema.operations.plain import SchemaFaults
+from gateway.schema.validate import Specs
 from gateway.settings import Route, SettingsFaults, load
 
 
@@ -31,11 +36,19 @@ def run(arguments: argparse.Namespace) -> int:
         print(coverage.render())
         return 0
     routes: tuple[Route, ...] = ()
+    specs = Specs()
     if arguments.config is not None:
         try:
-            routes = load(arguments.config, os.environ).routes
-        except SettingsFaults as faults:
+            settings = load(arguments.config, os.environ)
+            routes = settings.routes
+            # What plain routes take stands in the policy set; the rest of the set does not matter here.
+            policies = load_policies(Path(settings.policies.directory), invariants=None, routes=route_facts(settings))
+            specs = Specs(plain_specs(routes, policies.schemas))
+        except (SettingsFaults, PolicyFaults) as faults:
             print(faults, file=sys.stderr)
             return 2
-    print(json.dumps(openapi.build(routes, version=__version__), indent=2))
+        except SchemaFaults as found:
+            print("\n".join(found.faults), file=sys.stderr)
+            return 2
+    print(json.dumps(openapi.build(routes, specs, version=__version__), indent=2))
     return 0

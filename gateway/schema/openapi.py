@@ -21,7 +21,6 @@ _PATHS: Mapping[Operation, str] = {
     Operation.EMBEDDINGS: "/embeddings",
     Operation.MODERATIONS: "/moderations",
 }
-_BY_DEPLOYMENT = frozenset({Operation.CHAT, Operation.COMPLETIONS, Operation.EMBEDDINGS})
 _STREAMED = frozenset({Operation.CHAT, Operation.COMPLETIONS})
 _REFUSALS = {
     "400": "the body is not strict JSON, does not fit its schema, or its content was blocked",
@@ -61,12 +60,14 @@ def build(routes: Iterable[DescribedRoute], specs: Specs | None = None, *, versi
         if operation in models:
             schema = _with_models(specs.find(operation, "").schema, models[operation])
             paths |= {prefix + path: {"post": _post(operation, schema)} for prefix in _PREFIXES}
-            if operation in _BY_DEPLOYMENT:
-                named = _parameter("deployment", models[operation])
-                paths[_DEPLOYMENT + path] = {"parameters": [named], "post": _post(operation, schema)}
-    for prefix in _PREFIXES:
-        paths[f"{prefix}/models"] = {"get": _get("list the models the caller may see", "ModelList")}
-        paths[f"{prefix}/models/{{model}}"] = {"parameters": [_parameter("model", [])], "get": _get("describe a model", "Model")}
+            named = _parameter("deployment", models[operation])
+            paths[_DEPLOYMENT + path] = {"parameters": [named], "post": _post(operation, schema)}
+    for prefix in (*_PREFIXES, _DEPLOYMENT):
+        named_too = [_parameter("deployment", [])] if prefix == _DEPLOYMENT else []
+        listed = {"get": _get("list the models the caller may use", "ModelList")}
+        paths[f"{prefix}/models"] = {"parameters": named_too, **listed} if named_too else listed
+        both = [*named_too, _parameter("model", [])]
+        paths[f"{prefix}/models/{{model}}"] = {"parameters": both, "get": _get("describe a model", "Model")}
     paths |= _plain_paths(models, specs)
     return {
         "openapi": "3.1.0",

@@ -16,6 +16,8 @@ import pytest
 from redis_server import RedisServer, find_redis
 
 from gateway.__main__ import main
+from gateway.evidence import Operation
+from gateway.http.paths import match
 from gateway.providers.local.ner_weights import PACKAGE
 from gateway.quickstart.issuer import DevelopmentIssuer
 from gateway.settings import load
@@ -192,3 +194,19 @@ def test_what_init_writes_is_checked_from_anywhere(
     (made / "pepper").write_text("22" * 32)
     capsys.readouterr()
     assert main(["check", "-c", str(made / "gateway.toml")]) == 0, capsys.readouterr().err
+
+
+def test_the_description_names_every_path_that_is_served(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = '[[routes]]\nmodel = "score"\nbackends = ["models"]\noperations = ["chat.completions"]\n'
+    changed(config, old, old.replace('"chat.completions"', '"score", "infer"') + 'request_schema = "score"\n')
+    assert main(["openapi", "-c", str(config)]) == 0
+    paths = json.loads(capsys.readouterr().out)["paths"]
+    assert {"/models/score/score", "/v2/models/score/infer"} <= set(paths)
+    plain = {path.replace("{deployment}", "d").replace("{model}", "m"): "POST" if "post" in item else "GET" for path, item in paths.items()}
+    served = {match(method, path).operation for path, method in plain.items()}  # raises for a path that is not served
+    assert served == set(Operation) - {Operation.COMPLETIONS, Operation.EMBEDDINGS}, "what the routes offer"
+    for rest in ("chat/completions", "moderations", "models", "models/{model}"):
+        assert {prefix + rest for prefix in ("/v1/", "/openai/v1/", "/openai/", "/openai/deployments/{deployment}/")} <= set(paths)
+    changed(config, 'request_schema = "score"', 'request_schema = "scores"')
+    assert main(["openapi", "-c", str(config)]) == 2
+    assert capsys.readouterr().err == "route `score`: the policy set has no schema `scores`\n"
