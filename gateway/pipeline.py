@@ -34,6 +34,7 @@ from gateway.refusals import (
     INVALID_REQUEST,
     INVALID_TOKEN,
     OVERLOADED,
+    POLICY_DENIED,
     Refusal,
 )
 from gateway.schema import strict_json
@@ -362,7 +363,8 @@ async def refuse(refusal: Refusal, sink: Sink, house: House, exchange: Exchange)
     else:
         exchange.outcome = "refused"
     house.metrics.count(house.metrics.refusals, 1, refusal.kind.code)
-    if exchange.subject is None:
+    # Authentic, but of no tenant: nobody we serve, and all the same worth a record. Everyone else unknown is only counted.
+    if exchange.subject is None and refusal.kind is not POLICY_DENIED:
         if refusal.kind in (INVALID_TOKEN, INVALID_API_KEY):
             house.metrics.count(house.metrics.unauthenticated)
             house.unauthenticated.count(refusal.kind.code)

@@ -10,7 +10,7 @@ from play import DONE, Played, chat, event, nothing_is_held, play, someone, stre
 
 from gateway.ports import InspectorUnavailable, UpstreamError
 from gateway.quickstart.canned import HOSTILE
-from gateway.refusals import BACKEND_UNAVAILABLE, RATE_LIMITED, Refusal
+from gateway.refusals import BACKEND_UNAVAILABLE, POLICY_DENIED, RATE_LIMITED, Refusal
 from gateway.upstream.answer import UpstreamFiltered
 
 MAIL = "margaret.hollingworth@example.com"
@@ -455,3 +455,26 @@ async def test_names_the_caller_made_up_are_an_hmac_and_a_length_in_the_record()
 async def test_records_say_from_which_network_and_not_from_whom() -> None:
     record = (await play()).record("opened")
     assert (record["peer"], record["zone"]) == ("192.0.2.0/24", "external")
+
+
+class OfNoTenant:
+    """An authenticator that knows who it is, and that it is none of ours."""
+
+    def credential(self, headers: object) -> str:
+        return "credential"
+
+    def cached(self, credential: str, now_s: int) -> None:
+        return None
+
+    async def authenticate(self, credential: str, now_s: int) -> None:
+        raise Refusal(POLICY_DENIED, detail="tenant: no tenant rule matches")
+
+
+async def test_who_is_authentic_and_of_no_tenant_is_refused_on_the_record() -> None:
+    played = await play(breaks={"authenticator": OfNoTenant()})
+    nothing_is_held(played)
+    assert (played.sink.status, played.error["code"]) == (403, "policy_denied")
+    record = played.record("refused")
+    assert (record["refusal"], record["detail"]) == ("policy_denied", "tenant: no tenant rule matches")
+    assert "tenant" not in record and "subject" not in record
+    assert played.sink.headers["x-audit-index"] == "0" and played.summary == []
