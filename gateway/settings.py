@@ -309,9 +309,14 @@ class _Loader:
         self.file = file
         self.lines = text.split("\n")
         self.faults: list[Fault] = []
+        self.given: dict[tuple[str, str], str] = {}  # (section, key) that the environment gave -> the variable
 
     def fault(self, message: str, section: str = "", key: str = "", item: int = 0) -> None:
-        self.faults.append(Fault(self.file, self._line(section, key, item), message))
+        variable = self.given.get((section, key))
+        if variable is not None:
+            self.faults.append(Fault(f"the environment's `{variable}`", 0, message))
+        else:
+            self.faults.append(Fault(self.file, self._line(section, key, item), message))
 
     def _line(self, section: str, key: str, item: int) -> int:
         head = re.compile(rf"\s*\[\[?\s*{re.escape(section)}\s*(\.[^\]]*)?\]\]?\s*(#.*)?$") if section else None
@@ -378,6 +383,7 @@ def _overrides(loader: _Loader, raw: dict[str, Any], environ: Mapping[str, str])
         section = raw.setdefault(steps[0], {})
         if isinstance(section, dict):
             section[steps[1]] = value
+            loader.given[steps[0], steps[1]] = name
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Settings:

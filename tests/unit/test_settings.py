@@ -207,3 +207,19 @@ def test_relative_paths_stand_beside_the_file_wherever_the_command_is_started(tm
     assert (made.server.tls.certificate, made.server.tls.key) == (str(tmp_path / "tls" / "a.pem"), "/etc/a.key")
     monkeypatch.chdir(tmp_path)
     assert load(Path("gateway.toml"), {}).policies.directory == "policies"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("GATEWAY__SERVER__COLOUR", "red", "unknown key `colour` in [server]"),
+        ("GATEWAY__SERVER__MAX_BODY_BYTES", "many", "`server.max_body_bytes`: expected `int`, got `str`"),
+        ("GATEWAY__LIMITS__REPLICAS", "0", "`limits.replicas` must be from 1"),
+        ("GATEWAY__AUDIT__KEY", "0123456789abcdef", "`audit.key` must be a reference"),
+    ],
+)
+def test_a_fault_of_the_environment_names_the_variable(tmp_path: Path, variable: str, value: str, said: str) -> None:
+    with pytest.raises(SettingsFaults) as no:
+        loaded(tmp_path, GOOD, {variable: value})
+    (fault,) = no.value.faults
+    assert str(fault).startswith(f"the environment's `{variable}`: {said}")
