@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 
 import pytest
-from poured_streams import inspectors, starter_rules
+from poured_streams import DONE, ending, event, in_pieces, inspectors, pour, starter_rules
 
 from gateway.content import views
 from gateway.content.inspect import FindingCache, Inspection, Scope, TooDear
@@ -158,3 +158,24 @@ def test_hidden_characters_are_counted_over_stretches(text: str, cut: int) -> No
     joined = "".join(views.traces(text, at, min(len(text), at + cut)) for at in range(0, len(text), cut))
     assert views.smuggling(joined) >= views.smuggling(text)
     assert cut < 50 or views.smuggling(joined) == views.smuggling(text)
+
+
+FOREIGN = "Habari ya asubuhi rafiki yangu, leo ni siku nzuri sana na watu wote wako kwa furaha katika mji huu mkubwa wa watu wengi. "
+
+
+INSIDE = FILLER * 6 + FOREIGN * 8 + FILLER * 9
+
+
+@pytest.mark.parametrize("text", [FOREIGN * 4, INSIDE, FOREIGN * 10 + FILLER * 10], ids=["all", "inside", "first"])
+@pytest.mark.parametrize("size", [5, 700, 20_000])
+async def test_a_foreign_text_ends_a_stream_however_much_comes_at_once(text: str, size: int) -> None:
+    events = [event("content", piece) for piece in in_pieces(text, range(size, len(text), size))]
+    poured = await pour([*events, ending(), DONE])
+    assert poured.blocked and poured.text().count("rafiki") < 8
+
+
+async def test_a_text_of_the_seven_languages_does_not() -> None:
+    text = FILLER * 20
+    for size in (5, 700, 20_000):
+        poured = await pour([*(event("content", piece) for piece in in_pieces(text, range(size, len(text), size))), ending(), DONE])
+        assert not poured.blocked and poured.text() == text
