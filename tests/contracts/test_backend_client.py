@@ -65,8 +65,8 @@ async def test_the_request_is_built_from_nothing_and_written_whole(clients):
         await response.aclose()
         assert backend.exchanges[0].body == b'{"a":1}'
         assert backend.exchanges[0].head == (
-            b"POST /base/v1/chat?api-version=1 HTTP/1.1\r\ncontent-length: 7\r\n"
-            b"host: 127.0.0.1:%d\r\naccept-encoding: identity\r\naccept: application/json\r\n\r\n" % backend.port
+            b"POST /base/v1/chat?api-version=1 HTTP/1.1\r\nhost: 127.0.0.1:%d\r\n"
+            b"accept-encoding: identity\r\naccept: application/json\r\ncontent-length: 7\r\n\r\n" % backend.port
         )
 
 

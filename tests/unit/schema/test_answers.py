@@ -89,7 +89,7 @@ def test_texts_of_a_message() -> None:
         b'{"choices":[{"index":0,"message":{}},{"index":0,"message":{}}]}',
         b'{"choices":[{"message":{"content":"\\ud800"}}]}',
         b'{"choices":[{"message":{"content":"\xff"}}]}',
-        b'{"x":' + b"[" * 5000 + b"]" * 5000 + b',"choices":[{"message":{}}]}',
+        b'{"x":' + b"[" * 50_000 + b"]" * 50_000 + b',"choices":[{"message":{}}]}',  # beyond what any interpreter recurses
         b'{"choices":[{"message":{}}],"usage":NaN}',
     ],
 )
