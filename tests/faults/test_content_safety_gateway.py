@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
 from collections.abc import Iterator
 
@@ -232,7 +233,12 @@ def test_check_names_a_profile_that_asks_in_vain_and_asks_once_when_live(local: 
     key.write_text("planted-key")
     assert done.returncode == 1 and "[content_safety] content safety answered 401" in done.stderr and "planted" not in done.stderr
     without = local.served.folder / "without.toml"
-    without.write_text(config.read_text().partition("[content_safety]")[0])
+    text = config.read_text().partition("[content_safety]")[0]
+    with socket.socket() as a, socket.socket() as b, socket.socket() as c:
+        for one, taken in zip((a, b, c), (local.served.data, local.served.control, local.served.ops), strict=True):
+            one.bind(("127.0.0.1", 0))
+            text = text.replace(f"127.0.0.1:{taken}", f"127.0.0.1:{one.getsockname()[1]}")
+    without.write_text(text)
     for command in ("check", "serve"):
         done = local.served.command(command, "-c", str(without))
         assert done.returncode == 1
