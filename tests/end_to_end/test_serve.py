@@ -132,10 +132,13 @@ def test_workers_share_the_socket_and_the_limits_and_keep_a_log_each(house: Hous
     redis = RedisServer(binary, tmp_path)
     redis.start()
     try:
-        with served(house, tmp_path, "--workers", "2", workers=2, more=f'[limits]\nstore = "redis"\nurl = "{redis.url}"\n') as running:
+        with served(house, tmp_path, "--workers", "2", workers=2, more=f'[limits]\nstore = "redis"\nurl = "{redis.url}"\nbudget_ms = 5000\n') as running:
             token = house.token("analyst")  # twenty requests a minute, whichever worker takes them
+            began_s = time.monotonic()
             statuses = [ask(running.data, CHAT, chat("echo", f"hello {n}"), token).status for n in range(26)]
-            assert statuses.count(200) == 20 and statuses.count(429) == 6, statuses
+            refilled = int((time.monotonic() - began_s) / 3)  # twenty a minute
+            assert 20 <= statuses.count(200) <= 20 + refilled and set(statuses) <= {200, 429}, statuses
+            assert refilled > 5 or 429 in statuses
             running.process.send_signal(signal.SIGTERM)
             assert running.process.wait(60) == 0, running.log.read_text()
     finally:
