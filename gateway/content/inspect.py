@@ -39,6 +39,8 @@ OWN_S = 1.2  # of this process for one direction of one exchange: 700 KB of ordi
 MAX_BASES = 4_096  # profiles x directions x tenants in use; beyond it they are made again
 SEPARATOR = "\x1f"
 BORDER = 160  # code points taken from each side of a message border
+RUN = 5  # neighbouring texts over which a value is looked for by itself
+RUN_BETWEEN = 64  # code points of those between the first and the last: all of them are pieces of the value
 MIN_LANGUAGE_LETTERS = 40  # shorter texts have no reliable language
 _BLANK = re.compile(r"\s")
 
@@ -145,6 +147,10 @@ class Scope(msgspec.Struct, frozen=True):
     subject: bytes
 
 
+def _is_run(segment: Segment) -> bool:
+    return len(segment.path) > 1 and segment.path[1] == "run" and _is_window(segment)
+
+
 def _is_window(segment: Segment) -> bool:
     return bool(segment.path) and segment.path[0] == "border"
 
@@ -213,7 +219,8 @@ class Inspection:
             window = _is_window(segment)
             # SECURITY: a window may reach over what a user wrote, whoever speaks at its border.
             owner = scope.subject if window or segment.role is Role.USER else b""
-            kind = b"w" if window else segment.use.encode()  # SECURITY: a window's offsets are not its text's
+            # SECURITY: a window's offsets are not its text's, and a run is not read for words.
+            kind = segment.use.encode() if not window else b"r" if _is_run(segment) else b"w"
             state.update(b"%s\0%s\0%d\0" % (segment.role.encode(), kind, len(owner)) + owner)
             state.update(segment.text.encode("utf-8", "surrogatepass"))
             key = state.digest()
@@ -359,6 +366,8 @@ class Inspection:
             scanned += await self._scan(side.blocklist, text, pace)
         ours = placeholder_ranges(text)
         spans = [s for s in united(sorted(scanned), names, text) if not side.passes(s, text) and not in_ranges(s, ours)]
+        if _is_run(segment):
+            return Finding(tuple(spans))
         scores: dict[str, float] = {}
         for begin, piece in _stretches(prose):
             await pace.breathe()
@@ -430,6 +439,33 @@ def borders(segments: Sequence[Segment]) -> list[tuple[int, Segment]]:
         role = Role.USER if Role.USER in (first.role, second.role) else second.role
         before = marked[begin : at - 1]
         windows.append((plain - len(before) + before.count(SEPARATOR), Segment(("border", index), window, role, Use.CONTENT)))
+    return windows
+
+
+def runs(segments: Sequence[Segment]) -> list[tuple[int, Segment]]:
+    """Return (offset, window) as `borders` does, of up to `RUN` neighbours by themselves where a window of `borders` reaches over others.
+
+    SECURITY: what stands before or after a value that is cut by borders would make it another word; its pieces are not read for words.
+    """
+    prose = [s for s in segments if s.use is Use.CONTENT and s.text]
+    windows: list[tuple[int, Segment]] = []
+    plain = 0
+    for first, begun in enumerate(prose):
+        head = begun.text[-BORDER:]
+        offset = plain + len(begun.text) - len(head)
+        plain += len(begun.text)
+        between = 0
+        for last in range(first + 1, min(first + RUN, len(prose))):
+            alone = (len(begun.text) >= BORDER or first == 0) and (len(prose[last].text) >= BORDER or last == len(prose) - 1)
+            if last > first + 1:
+                between += len(prose[last - 1].text)
+                if between > RUN_BETWEEN:
+                    break
+            if not alone:
+                parts = [head, *(s.text for s in prose[first + 1 : last]), prose[last].text[:BORDER]]
+                said = SEPARATOR.join(part.replace(SEPARATOR, "\ufffd") for part in parts)
+                role = Role.USER if any(s.role is Role.USER for s in prose[first : last + 1]) else prose[last].role
+                windows.append((offset, Segment(("border", "run", first, last), said, role, Use.CONTENT)))
     return windows
 
 

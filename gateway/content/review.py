@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from gateway.content import documents
-from gateway.content.inspect import MIN_LANGUAGE_LETTERS, Clean, Finding, Inspection, Pace, Scope, TooDear, borders, prose_offsets
+from gateway.content.inspect import MIN_LANGUAGE_LETTERS, Clean, Finding, Inspection, Pace, Scope, TooDear, borders, prose_offsets, runs
 from gateway.content.joined import Joined, completed, join
 from gateway.content.neighbours import orders
 from gateway.content.pseudonyms import Pseudonyms
@@ -133,7 +133,7 @@ async def _review(
     # Strings of one document are no neighbours in prose: nobody reads them one after the other.
     prose = [u.segment if u.document_path is None else Segment((), u.segment.text, u.segment.role, Use.ARGUMENTS) for u in units]
     ways = [[prose[at] for at in order] for order in orders(prose, direction)]
-    windows = [borders(way) for way in ways]
+    windows = [borders(way) + runs(way) for way in ways]
     flat = [window for way in windows for _, window in way]
     joins: list[Joined] = []
     for joined in _joins(units):

@@ -18,9 +18,9 @@ SECRET = "AKIA" + "Q3EXAMPLE7XK2MPL"
 MAIL = "jane.roe@example.com"
 
 
-async def look(*segments: Segment, direction: Direction = Direction.INBOUND) -> Review:
+async def look(*segments: Segment, direction: Direction = Direction.INBOUND, profile: str = "default") -> Review:
     inspection = Inspection(inspectors(), FindingCache(b"k" * 32))
-    return await review(inspection, segments, starter_rules(), direction, Scope("t", b"s"), float("inf"), None, Findings())
+    return await review(inspection, segments, starter_rules(profile), direction, Scope("t", b"s"), float("inf"), None, Findings())
 
 
 def label(text: str, *path: str | int) -> Segment:
@@ -180,3 +180,40 @@ async def test_ordinary_names_in_answers_of_plain_routes_pass() -> None:
     tensors = {"outputs": [{"name": name, "datatype": "INT64", "shape": [1], "data": [7]} for name in ("logits", "output__0", "dense_1:0")]}
     answer = parse_answer(Operation.INFER, json.dumps(tensors).encode(), model="m")
     assert not (await look(*answer_segments(Operation.INFER, answer), direction=Direction.OUTBOUND)).blocked
+
+
+AROUND = {
+    "alone": ([], []), "before": (["Good morning"], []), "after": ([], ["Thank you"]),
+    "between": (["Good morning", "Please note it"], ["Thank you", "See you"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("value", [SECRET, "4111 1111 1111 1111", "4111111111111111"])
+async def test_a_value_over_messages_whatever_stands_around_it(value: str, around: str) -> None:
+    """The text beside a border is no part of the value, and would make it another word."""
+    before, after = AROUND[around]
+    for first in range(2, len(value) - 2, 3):
+        for second in (len(value), len(value) - 2):
+            pieces = [value[:first], value[first:second], value[second:]]
+            said = [*before, *(piece for piece in pieces if piece), *after]
+            segments = [Segment(("messages", at, "content"), text, Role.USER, Use.CONTENT) for at, text in enumerate(said)]
+            result = await look(*segments, profile="echo")
+            given = [result.texts.get(at, text) for at, text in enumerate(said)]
+            assert not any(text in given for text in pieces if len(text) > 3), (first, second)
+            assert not result.blocked and value not in "".join(given)
+
+
+async def test_a_secret_in_a_sentence_and_over_stop_sequences() -> None:
+    said = ["My key is " + SECRET[:9], SECRET[9:], "Thanks for your help."]
+    result = await look(*(Segment(("messages", at, "content"), text, Role.USER, Use.CONTENT) for at, text in enumerate(said)))
+    assert result.texts == {0: "My key is <SECRET>", 1: "<SECRET>"}
+    stop = [Segment(("stop", at), text, Role.USER, Use.CONTENT) for at, text in enumerate([SECRET[:9], SECRET[9:]])]
+    result = await look(Segment(("messages", 0, "content"), "Say hello", Role.USER, Use.CONTENT), *stop)
+    assert result.texts == {1: "<SECRET>", 2: "<SECRET>"}
+
+
+async def test_short_messages_of_a_conversation_are_left_alone() -> None:
+    said = ["hi", "Hello! How can I help?", "4 people, 2 rooms", "From the 12th?", "yes", "12 to 14", "ok, 2 nights", "how much?", "240"]
+    result = await look(*(Segment(("messages", at, "content"), text, Role.USER, Use.CONTENT) for at, text in enumerate(said)))
+    assert not result.blocked and not result.texts
