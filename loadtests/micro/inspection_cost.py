@@ -15,6 +15,8 @@ import statistics
 import time
 from pathlib import Path
 
+import msgspec
+
 from gateway.assembly import local_inspection
 from gateway.commands.inspect import starter_policies
 from gateway.content.inspect import Inspection, Scope
@@ -31,6 +33,12 @@ SCOPE = Scope("bench", b"subject")
 
 async def judge(inspected: Inspection, rules: Rules, segments: list[Segment]) -> None:
     await review(inspected, segments, rules, Direction.INBOUND, SCOPE, float("inf"), None, Findings())
+
+
+def never_blocking(rules: Rules) -> Rules:
+    """Return the same looks at a text without their consequence: random words may look like anything."""
+    inbound, outbound = (msgspec.structs.replace(side, record_at=side.block_at, block_at={}) for side in (rules.inbound, rules.outbound))
+    return msgspec.structs.replace(rules, inbound=inbound, outbound=outbound)
 
 
 def cold_ms(inspected: Inspection, rules: Rules, words: int, seed: int, count: int = 40) -> float:
@@ -104,7 +112,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     policies = load_policies(arguments.policies, invariants=None, routes=None)
-    rules = compile_rules(policies.profile(policies.content.default), policies.digest, ner_enabled=False)
+    rules = never_blocking(compile_rules(policies.profile(policies.content.default), policies.digest, ner_enabled=False))
     inspected = local_inspection()
     cold: dict[int, list[float]] = {100: [], 500: []}
     ratios: list[float] = []
