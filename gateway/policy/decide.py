@@ -174,7 +174,9 @@ class PolicySet:
         everything else that no policy permits, `Refusal(INVALID_REQUEST)` for an operation the model does not offer,
         `Refusal(INVALID_TOKEN)` with a claims challenge where only signing in more strongly is missing and the client can do it.
         """
-        key = (subject, asked.operation, asked.model, asked.peer, asked.stream, int(now_s) // 60)
+        # SECURITY: a name that is no model's is the caller's to invent, of any length: what is asked of the gateway itself may bear one.
+        model = asked.model if asked.model in self.routes else ""
+        key = (subject, asked.operation, model, asked.peer, asked.stream, int(now_s) // 60)
         outcome = self._outcomes.get(key)
         if outcome is None:
             outcome = self._outcome(subject, asked, now_s)

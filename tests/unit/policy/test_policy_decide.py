@@ -239,3 +239,14 @@ def test_an_unknown_data_class_counts_as_the_most_sensitive():
     cleared = permit("", when="when { context.data_level <= principal.clearance }")
     policies = small(cleared, routes={"m": RouteFacts(name="m", data_class="cosmic")})
     assert refusal(policies, READER, asked("m")).kind is POLICY_DENIED
+
+
+def test_names_that_callers_invent_take_no_place_in_the_cache():
+    """SECURITY: a model's name in a request to the gateway itself is anybody's text, of any length; none of it is kept."""
+    text = '@id("p") @says("x") @owner("x") permit (principal, action == Gateway::Action::"moderate", resource);\n'
+    policies = small(text)
+    for number in range(5):
+        name = f"{number}" * 1_000
+        granted = policies.permit(READER, asked(name, Operation.MODERATIONS), NOW)
+        assert granted.asked.model == name
+    assert len(policies._outcomes) == 1
