@@ -1,6 +1,7 @@
 """How many tokens are left of today? A fixed window of one UTC day; what is used when it ends is forgotten.
 
-Sans-I/O. `day` counts days since the epoch.
+Sans-I/O. `day` counts days since the epoch. SECURITY: what began yesterday and asks today is charged to today, else each such
+straggler would make today's use forgotten. A day further back means that the clock was set back, and begins anew.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ class Quota:
         self.used = 0
 
     def used_on(self, day: int) -> int:
-        return self.used if self.day == day else 0
+        return self.used if self.day == day or self.day == day + 1 else 0
 
     def take(self, day: int, tokens: int) -> None:
         self.used = self.used_on(day) + tokens
-        self.day = day
+        if self.day != day + 1:
+            self.day = day
 
     def settle(self, day: int, unused: int) -> None:
         """Replace a reservation of `day` by what was used: `unused` is negative when it was more.

@@ -125,7 +125,7 @@ def reserve(accounts: Sequence[Account], charge: Charge, now_s: float) -> Lease:
         mark_us = account.tokens.take(charge.tokens, numbers.tokens_per_minute, now_us)
         account.quota.take(charge.day, charge.tokens)
         account.quota_counts = account.quota_counts or numbers.daily_tokens is not None
-        account.slots.hold(charge.lease_id, Held(expires_us, mark_us, charge.tokens, numbers.tokens_per_minute, charge.day))
+        account.slots.hold(charge.lease_id, Held(expires_us, mark_us, charge.tokens, numbers.tokens_per_minute, account.quota.day))
     return lease_of(charge, standings(accounts, limits, now_us), now_s)
 
 
@@ -150,7 +150,7 @@ def reserve_alone(account: Account, charge: Charge, now_s: float) -> Lease:
     if daily is not None:
         account.quota_counts = True
     held_s = charge.lease_s
-    account.slots.hold(charge.lease_id, Held(now_us + int(held_s * 1_000_000), mark_us, tokens, per_minute, charge.day))
+    account.slots.hold(charge.lease_id, Held(now_us + int(held_s * 1_000_000), mark_us, tokens, per_minute, account.quota.day))
     requests_full_in_us, tokens_full_in_us = account.requests.full_in_us(now_us), account.tokens.full_in_us(now_us)
     return Lease(
         id=charge.lease_id,

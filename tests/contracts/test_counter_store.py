@@ -390,3 +390,23 @@ async def _numbers(counters: RedisCounters) -> AsyncIterator[str]:
     async for name in counters._redis.scan_iter(match="*:c"):
         for value in (await counters._redis.hgetall(name)).values():
             yield value
+
+
+async def test_a_straggler_of_yesterday_counts_for_today(store: Store) -> None:
+    """SECURITY: an exchange that began before midnight and reserves after it must not make today's use forgotten."""
+    first = charge(daily_tokens=2000, tokens_per_minute=60_000, requests_per_minute=600, burst=600, concurrent=50)
+    await take(store, first)
+    straggler = await take(store, again(first, day=first.day - 1))
+    assert (await refused(store, again(first))).kind is QUOTA_EXCEEDED
+    assert (await refused(store, again(first, day=first.day - 1))).kind is QUOTA_EXCEEDED
+    await settle(store, straggler, 0)  # what it did not use comes back to the day it was charged to
+    await take(store, again(first))
+    assert (await refused(store, again(first))).kind is QUOTA_EXCEEDED
+    await take(store, again(first, day=first.day + 1))
+
+
+async def test_a_clock_set_back_by_more_than_a_day_starts_a_new_quota(store: Store) -> None:
+    first = charge(daily_tokens=1000, tokens_per_minute=60_000, requests_per_minute=600, burst=600, concurrent=50)
+    await take(store, first)
+    assert (await refused(store, again(first))).kind is QUOTA_EXCEEDED
+    await take(store, again(first, day=first.day - 2))

@@ -28,8 +28,9 @@ for i = 1, #KEYS / 3 do
   local a = {}
   for j = 1, 5 do a[j] = tonumber(ARGV[4 + (i - 1) * 5 + j]) end
   local h = redis.call('HMGET', KEYS[i * 3 - 2], 'r', 't', 'b', 'd', 'u')
-  local s = {a = a, r = math.max(tonumber(h[1] or 0), now), t = math.max(tonumber(h[2] or 0), now), b = tonumber(h[3] or 0), u = 0}
-  if h[4] == day then s.u = tonumber(h[5] or 0) end
+  local s = {a = a, r = math.max(tonumber(h[1] or 0), now), t = math.max(tonumber(h[2] or 0), now), b = tonumber(h[3] or 0), u = 0, d = day}
+  local last = tonumber(h[4] or -2) - tonumber(day)
+  if last == 0 or last == 1 then s.u = tonumber(h[5] or 0); s.d = h[4] end
   found[i] = s
   if tokens > a[3] or (a[5] >= 0 and tokens > a[5]) then return {'impossible', 0} end
   if a[5] >= 0 and s.u + tokens > a[5] then spent = true end
@@ -49,9 +50,9 @@ for i, s in ipairs(found) do
     local counters, leases, marks = KEYS[i * 3 - 2], KEYS[i * 3 - 1], KEYS[i * 3]
     s.r = s.r + cost(1, s.a[1])
     s.t = s.t + cost(tokens, s.a[3])
-    redis.call('HSET', counters, 'r', text(s.r), 't', text(s.t), 'b', text(s.b), 'd', day, 'u', text(s.u + tokens))
+    redis.call('HSET', counters, 'r', text(s.r), 't', text(s.t), 'b', text(s.b), 'd', s.d, 'u', text(s.u + tokens))
     redis.call('ZADD', leases, text(now + ttl), id)
-    redis.call('HSET', marks, id, text(s.t + s.b) .. ':' .. text(tokens) .. ':' .. text(s.a[3]) .. ':' .. day)
+    redis.call('HSET', marks, id, text(s.t + s.b) .. ':' .. text(tokens) .. ':' .. text(s.a[3]) .. ':' .. s.d)
     local keep = math.ceil((math.max(s.r, s.t) - now + ttl) / 1000) + 1000
     if s.a[5] >= 0 then keep = math.max(keep, 172800000) end
     redis.call('PEXPIRE', counters, text(keep))

@@ -100,7 +100,7 @@ def test_a_quota_forgets_yesterday() -> None:
     quota.take(1, 10)
     assert (quota.used_on(1), quota.used_on(2)) == (10, 0)
     quota.take(2, 3)
-    assert (quota.used_on(1), quota.used_on(2)) == (0, 3)
+    assert (quota.used_on(0), quota.used_on(1), quota.used_on(2)) == (0, 3, 3)  # who began yesterday is charged to today
 
 
 async def test_memory_forgets_only_what_limits_nobody() -> None:
