@@ -55,6 +55,7 @@ from gateway.identity.keyset import KeySets
 from gateway.observed import Observed
 from gateway.policy.facts import Zones
 from gateway.policy.holder import PolicyHolder
+from gateway.ports import LogUnavailable
 from gateway.profiles import rules_source
 from gateway.providers.local.moderation_categories import openai_categories
 from gateway.providers.local.ner import NerPool
@@ -66,6 +67,7 @@ from gateway.secret_sources import loaded
 from gateway.settings import Settings, Tls, host_port
 from gateway.sinks import checkpoint_sinks, shippers
 from gateway.sinks import spans as span_exporters
+from gateway.telemetry.logs import place
 from gateway.telemetry.metrics import Metrics
 
 logger = logging.getLogger("gateway")
@@ -91,6 +93,10 @@ class Summary:
     def take(self) -> dict[str, int]:
         counts, self._counts = dict(self._counts), Counter()
         return counts
+
+    def put_back(self, counts: Mapping[str, int]) -> None:
+        """Count again what could not be recorded: the next record tells it."""
+        self._counts.update(counts)
 
 
 class Application:
@@ -241,12 +247,20 @@ class Application:
     async def _every(self, period_s: float, work: Callable[[], None]) -> None:
         while True:
             await asyncio.sleep(period_s)
-            work()
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001 - what is done every second is done the next second too
+                logger.error("periodic work failed", extra={"error": place(error)})
 
     def _summarise(self) -> None:
         counts = self._summary.take()
-        if counts and self.log.healthy:
+        if not counts:
+            return
+        try:
             self.log.append(record.summary(now_s=time.time(), instance=self.settings.server.instance, period_s=1.0, counts=counts))
+        except LogUnavailable:
+            # SECURITY: a flood that fills the log's queue must not be what nothing is said of.
+            self._summary.put_back(counts)
 
     async def _watch_policies(self) -> None:
         period_s = self.settings.policies.watch_s
@@ -260,17 +274,20 @@ class Application:
             reasons = [str(f) for f in holder.status.faults][:20]
             outcome = "refused" if not taken else "unchanged" if holder.current.digest == old else "swapped"
             logger.warning("policy set %s", outcome, extra={"reasons": reasons})
-            if self.log.healthy:
-                self.log.append(
-                    record.policy_change(
-                        now_s=time.time(),
-                        instance=self.settings.server.instance,
-                        old=old,
-                        new=holder.current.digest,
-                        outcome=outcome,
-                        reasons=reasons,
-                    )
-                )
+            change = record.policy_change(
+                now_s=time.time(),
+                instance=self.settings.server.instance,
+                old=old,
+                new=holder.current.digest,
+                outcome=outcome,
+                reasons=reasons,
+            )
+            while self.log.healthy:
+                try:
+                    self.log.append(change)
+                    break
+                except LogUnavailable:  # its queue is full: a change of policy waits for its place
+                    await asyncio.sleep(period_s)
 
     async def wait(self) -> None:
         """Return when a signal has asked the process to end."""
