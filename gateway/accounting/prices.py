@@ -41,7 +41,8 @@ def settle_usage(reported: tuple[int, int] | None, counted_input: int, counted_o
     if reported is None:
         return Usage(input_tokens=max(1, counted_input), output_tokens=counted_output, counted=True)
     given_input, given_output = max(0, reported[0]), max(0, reported[1])
-    input_tokens = min(given_input, counted_input * 4 + SLACK)
+    # No request is without a prompt: a report that leaves it out says nothing of it.
+    input_tokens = min(given_input, counted_input * 4 + SLACK) if given_input else max(1, counted_input)
     output_tokens = min(max(given_output, output_chars // FLOOR_CHARS), max(ceiling, counted_output) * 2 + SLACK)
     clamped = (input_tokens, output_tokens) != (given_input, given_output)
     return Usage(input_tokens=input_tokens, output_tokens=output_tokens, counted=clamped)

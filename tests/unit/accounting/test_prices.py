@@ -30,7 +30,7 @@ def test_an_unpriced_route_costs_nothing_and_a_priced_one_at_least_one() -> None
     [
         (None, Usage(input_tokens=5, output_tokens=7, counted=True)),
         ((9, 8), Usage(input_tokens=9, output_tokens=8)),
-        ((-9, -8), Usage(input_tokens=0, output_tokens=3, counted=True)),
+        ((-9, -8), Usage(input_tokens=5, output_tokens=3, counted=True)),
     ],
 )
 def test_usage(reported: tuple[int, int] | None, usage: Usage) -> None:
