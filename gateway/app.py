@@ -249,7 +249,7 @@ class Application:
             await asyncio.sleep(period_s)
             try:
                 work()
-            except Exception as error:  # noqa: BLE001 - what is done every second is done the next second too
+            except OSError as error:  # what is done every second is done the next second too
                 logger.error("periodic work failed", extra={"error": place(error)})
 
     def _summarise(self) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.audit.record import peer_network
 from gateway.evidence import Lease, Permit, Subject, Usage, Verdict
-from gateway.refusals import Refusal
+from gateway.refusals import DEPLOYMENT_NOT_FOUND, Refusal
 
 
 class Fingerprints(msgspec.Struct, frozen=True):
@@ -45,6 +45,7 @@ class Exchange(msgspec.Struct):
     released_chars: int = 0  # of a streamed answer: code points of the backend's that had left, whatever stood in their place
     subject: Subject | None = None
     prints: Fingerprints | None = None
+    policy_digest: str = ""  # of the set that was asked
     permit: Permit | None = None
     lease: Lease | None = None
     inbound: Verdict | None = None
@@ -144,16 +145,23 @@ class Exchange(msgspec.Struct):
         return fields
 
     def refused_fields(self) -> dict[str, Any]:
-        """Return the one record of an authenticated request that was refused before it was opened."""
+        """Return the one record of an authenticated request that was refused, or left, before it was opened."""
         fields = self.identified()
-        fields |= {"type": "refused", "outcome": "refused", "status": self.status}
+        fields |= {"type": "refused", "outcome": self.outcome or "refused", "status": self.status}
         if self.inbound is not None:
             fields["inbound"] = self.inbound
         if self.refusal is not None:
             fields |= {"refusal": self.refusal.kind.code, "detail": self.refusal.detail}
             if self.permit is None:
-                fields["decision"] = "forbid" if self.refusal.kind.status in (403, 404) else "none"
+                fields["decision"] = "forbid" if self._forbidden(self.refusal) else "none"
+                if self.policy_digest:
+                    fields |= {"policy_digest": self.policy_digest, "policy_ids": list(self.refusal.policy_ids)}
         return fields
+
+    def _forbidden(self, refusal: Refusal) -> bool:
+        """Whether a rule said no, of tenants or of policy: also where the caller is asked to sign in more strongly."""
+        kind = refusal.kind
+        return kind.status == 403 or kind is DEPLOYMENT_NOT_FOUND or (kind.status == 401 and self.policy_digest != "")
 
 
 @lru_cache(maxsize=64)

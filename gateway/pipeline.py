@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -49,6 +50,8 @@ UNKNOWN = "[unknown]"  # in records, for a model that is none of ours
 MAX_EXCHANGE_S = 900.0  # nothing is served longer, whatever backends and clients do
 NAMELESS = frozenset({Operation.MODELS_LIST, Operation.MODERATIONS})
 BODILESS = frozenset({Operation.MODELS_LIST, Operation.MODELS_GET})
+# SECURITY: what is not hex would be the caller's text in records, and no number to whoever traces.
+TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Inbound(Protocol):
@@ -111,8 +114,8 @@ def begin(inbound: Inbound, house: House) -> Exchange:
     request_id = house.new_id()
     exchange = Exchange(house.instance, request_id, request_id.replace("-", ""), inbound.peer, house.wall_s(), house.mono_s())
     for name, value in inbound.headers:
-        if name == b"traceparent" and len(value) == 55 and value.replace(b"-", b"").isalnum():
-            exchange.client_trace = value[3:35].decode("ascii", "replace")
+        if name == b"traceparent" and (trace := TRACEPARENT.fullmatch(value)) is not None:
+            exchange.client_trace = trace[1].decode("ascii")
     return exchange
 
 
@@ -172,6 +175,7 @@ def decide(subject: Subject, asked: Asked, house: House, exchange: Exchange) -> 
     """May they: under one policy generation, which the exchange keeps to its end."""
     policies = house.policies.current
     exchange.zone = policies.zones.of(asked.peer)
+    exchange.policy_digest = policies.digest
     permit = policies.permit(subject, asked, house.wall_s())
     exchange.permit = permit
     exchange.timings["decided"] = house.mono_s() - exchange.started_mono_s
@@ -252,6 +256,8 @@ async def inspect(valid: ValidRequest, lease: Lease, house: House, exchange: Exc
     if valid.permit.asked.operation in LOCAL:
         nothing = Verdict(entities={}, scores={}, flagged=(), action="none", detectors=())
         prompt = ScreenedRequest(valid=valid, payload=b"", verdict=nothing, restorer=None)
+        if valid.permit.asked.operation is Operation.MODERATIONS:
+            exchange.request_hmac = house.prints.content(valid.permit.subject.tenant, strict_json.dump(valid.body))
     else:
         prompt = await screen(valid, rules, house.inspection, nonce=house.nonce, deadline_s=deadline_s)
         exchange.inbound = prompt.verdict
@@ -303,12 +309,11 @@ async def forward(prompt: ScreenedRequest, opened: Opened, inbound: Inbound, hou
     deadline_s = house.mono_s() + MAX_EXCHANGE_S
     # `caller` lends its headers to backends that are asked on behalf of the person; no other step sees the credential.
     answer = await house.forwarder.forward(prompt, deadline_s=deadline_s, request_id=exchange.request_id, caller=inbound)
-    if isinstance(answer, UpstreamFiltered):
-        exchange.backend = answer.backend
-        inner = {"code": "ResponsibleAIPolicyViolation", "content_filter_result": answer.categories}
-        raise Refusal(CONTENT_FILTER, param="prompt", inner=inner, detail="filtered by the backend")
     exchange.backend = answer.backend
     exchange.attempts = answer.attempts
+    if isinstance(answer, UpstreamFiltered):
+        inner = {"code": "ResponsibleAIPolicyViolation", "content_filter_result": answer.categories}
+        raise Refusal(CONTENT_FILTER, param="prompt", inner=inner, detail="filtered by the backend")
     exchange.timings["first_byte"] = house.mono_s() - exchange.started_mono_s
     return answer
 
@@ -392,13 +397,17 @@ async def settle(lease: Lease | None, house: House, exchange: Exchange) -> None:
 
 
 def close(house: House, exchange: Exchange) -> None:
-    """Write the closing record of an opened exchange and count it. CRASH here: the next start writes `unknown`."""
+    """Write the closing record of an opened exchange and count it. CRASH here: the next start writes `unknown`.
+
+    Who is known and leaves before that is on the record too: else whether a stolen credential is good could be tried in silence.
+    """
     now_mono_s = house.mono_s()
     elapsed_s = now_mono_s - exchange.started_mono_s
     exchange.timings["total"] = elapsed_s
-    if exchange.opened is not None:
+    if exchange.opened is not None or (exchange.refusal is None and exchange.subject is not None):
+        fields = exchange.refused_fields() if exchange.opened is None else exchange.closed_fields(house.wall_s())
         try:
-            house.log.append(encode(exchange.closed_fields(house.wall_s())), soon=False)
+            house.log.append(encode(fields), soon=False)
         except LogUnavailable as error:
             logger.error("closing record not taken", extra={"request_id": exchange.request_id, "reason": str(error)})
     measure(house.metrics, exchange, elapsed_s)

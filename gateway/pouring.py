@@ -18,7 +18,7 @@ from gateway.content.inspect import Scope, TooDear
 from gateway.content.review import judged_before, review
 from gateway.content.rules import Action, Rules
 from gateway.content.stream import Findings
-from gateway.evidence import Direction, Operation, Role, ScreenedRequest, Segment, Use
+from gateway.evidence import Direction, Operation, Role, ScreenedRequest, Segment, Use, Verdict
 from gateway.exchange import Exchange
 from gateway.house import House
 from gateway.outcome import Headers, Outcome, Sink, answer_id, call_id, reported
@@ -164,7 +164,7 @@ async def answer_locally(prompt: ScreenedRequest, house: House, exchange: Exchan
     operation = permit.asked.operation
     outcome = Outcome()
     if operation is Operation.MODERATIONS:
-        body = await _moderate(prompt, house, exchange)
+        body, outcome.verdict = await _moderate(prompt, house, exchange)
     else:
         usable = permit.generation.usable_models(permit.subject, peer=permit.asked.peer, now_s=house.wall_s())
         if operation is Operation.MODELS_GET:
@@ -177,6 +177,7 @@ async def answer_locally(prompt: ScreenedRequest, house: House, exchange: Exchan
     outcome.name = "finished"
     exchange.status = 200
     await sink.answer(200, _whole_headers(data, headers), data)
+    exchange.answer_hmac = house.prints.content(permit.subject.tenant, hashlib.sha256(data).digest())
     return outcome
 
 
@@ -184,12 +185,12 @@ def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "gateway"}
 
 
-async def _moderate(prompt: ScreenedRequest, house: House, exchange: Exchange) -> dict[str, Any]:
+async def _moderate(prompt: ScreenedRequest, house: House, exchange: Exchange) -> tuple[dict[str, Any], Verdict]:
     permit = prompt.valid.permit
     rules = house.rules(permit.generation, permit.obligations.profile)
     scope = Scope(permit.subject.tenant, permit.subject.subject_id.encode())
     try:
-        found, _ = await house.inspection.findings(
+        found, cached = await house.inspection.findings(
             prompt.valid.segments, rules, Direction.INBOUND, scope, house.mono_s() + rules.inbound.deadline_s
         )
     except TooDear as error:
@@ -203,4 +204,10 @@ async def _moderate(prompt: ScreenedRequest, house: House, exchange: Exchange) -
         if not numeric:
             scores = {name: 1.0 if categories[name] else 0.0 for name in scores}
         results.append({"flagged": any(categories.values()), "categories": categories, "category_scores": scores})
-    return {"id": f"modr-{exchange.request_id}", "model": "gateway-local", "results": results}
+    highest: dict[str, float] = {}
+    for finding in found:
+        highest.update((head, score) for head, score in finding.scores if score > highest.get(head, 0.0))
+    degraded = any(finding.degraded for finding in found)
+    names = house.inspection.names
+    verdict = Verdict(entities={}, scores=highest, flagged=(), action="none", detectors=names, degraded=degraded, cached=cached)
+    return {"id": f"modr-{exchange.request_id}", "model": "gateway-local", "results": results}, verdict

@@ -116,4 +116,5 @@ class Refusal(Exception):
         self.detail = detail
         self.headers = headers
         self.foreign: tuple[str, ...] = ()  # names the caller made up: never shown, and only as HMAC and length in the record
+        self.policy_ids: tuple[str, ...] = ()  # the policies that said no, for the record
         self.verdict: Any = None  # evidence.Verdict of a content refusal, for the record

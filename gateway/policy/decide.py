@@ -70,6 +70,17 @@ class _Outcome(msgspec.Struct, frozen=True):
     inner: Mapping[str, Any] | None = None
 
 
+def _refusal(subject: Subject, outcome: _Outcome) -> Refusal:
+    decision = outcome.decision
+    if outcome.refusal is POLICY_DENIED and decision.step_up:
+        refusal = insufficient_claims(subject, decision.step_up, inner=outcome.inner)
+    else:
+        kind = outcome.refusal or POLICY_DENIED
+        refusal = Refusal(kind, message=outcome.message, param=outcome.param, inner=outcome.inner, detail=decision.detail)
+    refusal.policy_ids = decision.policy_ids
+    return refusal
+
+
 class PolicySet:
     """One generation of policies, complete and checked. Made by `load`; `engine` None is the set that denies everything.
 
@@ -183,16 +194,8 @@ class PolicySet:
             if outcome.route:
                 self._outcomes.put(key, outcome)
         decision = outcome.decision
-        if outcome.refusal is POLICY_DENIED and decision.step_up:
-            raise insufficient_claims(subject, decision.step_up, inner=outcome.inner)
         if outcome.refusal is not None or decision.obligations is None:
-            raise Refusal(
-                outcome.refusal or POLICY_DENIED,
-                message=outcome.message,
-                param=outcome.param,
-                inner=outcome.inner,
-                detail=decision.detail,
-            )
+            raise _refusal(subject, outcome)
         return Permit(
             subject=subject,
             asked=asked,
