@@ -137,12 +137,13 @@ class Authenticator:
             claims = await self._verify(credential.value, now_s)
         except Rejected as rejected:
             raise _refused(INVALID_TOKEN, f"token: step {int(rejected.step)} {rejected}") from None
+        keyset = self._keysets.current(claims.iss)  # the one it was verified with: nothing waited since
         subject = self._tenants.subject_of_token(claims, credential.digest)
         until_s = claims.expires_at_s
         if claims.groups_overage and self._trusted[claims.iss].groups_overage is Overage.RESOLVE:
             subject = await self._with_groups(subject, claims, now_s)
             until_s = min(until_s, now_s + GROUPS_S)
-        self._remember(credential.digest, subject, claims, until_s)
+        self._remember(credential.digest, subject, claims, keyset, until_s)
         return subject
 
     async def _with_groups(self, subject: Subject, claims: VerifiedClaims, now_s: int) -> Subject:
@@ -174,10 +175,9 @@ class Authenticator:
             raise _refused(INVALID_API_KEY, "key: unknown, wrong, expired or revoked")
         return self._tenants.subject_of_key(record, credential.digest)
 
-    def _remember(self, digest: bytes, subject: Subject, claims: VerifiedClaims, until_s: int) -> None:
+    def _remember(self, digest: bytes, subject: Subject, claims: VerifiedClaims, keyset: KeySet | None, until_s: int) -> None:
         # SECURITY: CVE-2026-35030, a cache keyed by a part of the token gave one user another's identity. The key is the
         # digest of all of it, and nothing is stored that was not verified just now.
-        keyset = self._keysets.current(claims.iss)
         if keyset is None or claims.kid not in keyset.keys:
             return
         leeway = self._trusted[claims.iss].leeway_s

@@ -179,6 +179,27 @@ async def test_cached_ends_when_a_kid_is_reused_for_another_key() -> None:
     assert "signature" in (await refusal(authenticator, bearer(token))).detail
 
 
+async def test_a_key_replaced_while_groups_are_asked_for_vouches_for_nothing_remembered() -> None:
+    """SECURITY: the new key of the same kid never verified this token; the entry must name the set that did."""
+    issuer = FakeIssuer(groups_overage=Overage.RESOLVE)
+    keysets = issuer.keysets()
+    await keysets.refresh()
+
+    class Slow:
+        async def groups_of(self, directory_id: str, object_id: str, *, application: bool, now_s: float) -> frozenset[str]:
+            issuer.jwks = [public_jwk(rsa_key("two"), "kid-1")]
+            await keysets.refresh()
+            return frozenset()
+
+        async def aclose(self) -> None: ...
+
+    authenticator = Authenticator(issuer.trusted, keysets, issuer.tenants(), groups=Slow())
+    credential = authenticator.credential(bearer(issuer.token(hasgroups=True)))
+    await authenticator.authenticate(credential, NOW)
+    assert authenticator.cached(credential, NOW) is None
+    assert "signature" in (await refusal(authenticator, bearer(issuer.token(hasgroups=True)))).detail
+
+
 async def test_cached_ends_when_the_keys_are_too_old() -> None:
     issuer = FakeIssuer(IssuerKind.OIDC)
     authenticator = await issuer.authenticator()
