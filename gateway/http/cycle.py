@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent, HTTPScope
 
+from gateway.ports import ClientGone
+
 _BODILESS = frozenset({204, 304})
 
 
@@ -168,16 +170,18 @@ class Cycle:
             self._body(message.get("body", b""), message.get("more_body", False))  # type: ignore[arg-type]
 
     async def answer(self, status: int, headers: Any, body: bytes) -> None:
-        """Do at once what `http.response.start` and a last body message do; the head and the body leave in one write."""
-        if self.disconnected:
-            return
+        """Do at once what `http.response.start` and a last body message do; the head and the body leave in one write.
+
+        Raises `ClientGone`: whoever records what was answered must know that nothing was.
+        """
         if self.started:
             raise BadAnswer("a whole answer is the only one")
-        if self._connection.crowded:
+        if self._connection.crowded and not self.disconnected:
             await self._connection.cycle_drained()
-        if not self.disconnected:
-            self._begin(status, headers)
-            self._body(body, False)
+        if self.disconnected:
+            raise ClientGone
+        self._begin(status, headers)
+        self._body(body, False)
 
     def _begin(self, status: int, headers: Any) -> None:
         # A body that was not read whole cannot be told from a next request once the answer is out.

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from play import FakeInbound, Played, chat, nothing_is_held, play, someone, starter_policies, whole
+from play import FakeInbound, FakeSink, Played, chat, nothing_is_held, play, someone, starter_policies, whole
 
 from gateway.accounting.prices import settle_usage
 from gateway.exchange import Exchange
@@ -117,6 +117,18 @@ async def test_a_list_of_models_is_on_the_record() -> None:
     played = await play(b"", method="GET", path="/v1/models")
     digest = hashlib.sha256(played.sink.data).digest()
     assert played.record("closed")["answer_hmac"] == played.house.prints.content(played.record("opened")["tenant"], digest)
+
+
+async def test_an_answer_that_nobody_was_there_for_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nobody(self: FakeSink, status: int, headers: Any, data: bytes) -> None:
+        raise ClientGone
+
+    monkeypatch.setattr(FakeSink, "answer", nobody)
+    for played in (await play(), await moderated()):
+        closed = played.record("closed")
+        assert (closed["outcome"], "refusal" in closed) == ("client_gone", False)
+        nothing_is_held(played)
+    assert closed["answer_hmac"] == ""
 
 
 def test_a_refusal_names_policies_only_where_there_are_some() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.http.cycle import BadAnswer, Cycle
+from gateway.ports import ClientGone
 
 
 class Wire:
@@ -180,3 +181,31 @@ async def test_an_application_that_ends_early_fails_the_cycle() -> None:
     cycle.disconnect()
     await cycle.run(nothing)
     assert wire.events == []
+
+
+@pytest.mark.parametrize("crowded", [False, True])
+async def test_a_whole_answer_to_nobody_is_told_to_whoever_sends_it(crowded: bool) -> None:
+    """SECURITY: the record would say `finished`, with the HMAC of an answer that never left."""
+    wire, cycle = a_cycle()
+    if crowded:
+        wire.crowded = True
+
+        async def leaves() -> None:
+            cycle.disconnect()
+
+        wire.cycle_drained = leaves  # type: ignore[method-assign]
+    else:
+        cycle.disconnect()
+    with pytest.raises(ClientGone):
+        await cycle.answer(200, [], b"{}")
+    assert wire.written == [] and not cycle.started
+
+
+@pytest.mark.parametrize(
+    "header", [(b"x", b"a\r\nb: c"), (b"x", b"a\nb"), (b"x\r\n", b"a"), (b"x", b"a\0"), (b"content-length", b"2\r\nb: c")]
+)
+async def test_whole_answers_cannot_be_split(header: tuple[bytes, bytes]) -> None:
+    wire, cycle = a_cycle()
+    with pytest.raises((BadAnswer, ValueError)):
+        await cycle.answer(200, [header], b"{}")
+    assert wire.written == []
