@@ -13,7 +13,7 @@ import os
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from gateway.assembly import (
     asks_cloud,
     content_safety,
     counter_store,
+    directory_issuers,
     forwarder,
     inspection,
     issuers_and_tenants,
@@ -344,14 +345,19 @@ def server_tls(files: Tls) -> ssl.SSLContext:
     return context
 
 
-def fingerprints(prints: record.Pseudonymiser) -> Callable[[Subject], Fingerprints]:
-    """Return a maker of what stands for a subject in records; a credential's is made once."""
+def fingerprints(prints: record.Pseudonymiser, directories: Collection[str] = ()) -> Callable[[Subject], Fingerprints]:
+    """Return a maker of what stands for a subject in records; a credential's is made once.
+
+    `directories`: issuers whose subject ids are a directory's, and mean the same person under each form of `iss`.
+    """
 
     @lru_cache(maxsize=4096)
-    def of(tenant: str, subject_id: str, token_id: str) -> Fingerprints:
-        return Fingerprints(prints.subject(tenant, subject_id), prints.token(tenant, token_id) if token_id else "")
+    def of(tenant: str, issuer: str, subject_id: str, token_id: str) -> Fingerprints:
+        # SECURITY: elsewhere an id is one issuer's alone; who may choose theirs at another must not be recorded as somebody else.
+        given = "" if issuer in directories else f"{issuer}\n"
+        return Fingerprints(prints.subject(tenant, given + subject_id), prints.token(tenant, given + token_id) if token_id else "")
 
-    return lambda subject: of(subject.tenant, subject.subject_id, subject.token_id)
+    return lambda subject: of(subject.tenant, subject.issuer, subject.subject_id, subject.token_id)
 
 
 class Randomness:
@@ -432,7 +438,7 @@ async def build(settings: Settings, *, unsafe_development: bool = False) -> Appl
         rules=rules_source(ner_enabled=ner is not None, second_opinion=settings.inspection.second_opinion),
         log=log,
         prints=prints,
-        fingerprints=fingerprints(prints),
+        fingerprints=fingerprints(prints, directory_issuers(settings.issuers)),
         forwarder=forwarder(settings, secrets.current, secrets.watch, secrets.suspect),
         metrics=metrics,
         span=spans.record if spans is not None else None,

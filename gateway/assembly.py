@@ -252,6 +252,12 @@ def issuer_config(issuer: Issuer) -> IssuerConfig:
     )
 
 
+def directory_issuers(issuers: Sequence[Issuer]) -> frozenset[str]:
+    """Return each exact `iss` whose subjects are named by directory and object: the same person under every form of it."""
+    trusted = trust([issuer_config(i) for i in issuers])
+    return frozenset(iss for iss, issuer in trusted.items() if issuer.kind is IssuerKind.ENTRA)
+
+
 def tenant_rules(tenants: Sequence[Tenant], issuers: Sequence[Issuer]) -> list[TenantRule]:
     """Return the rules; an Entra issuer is told apart by directory, so its name alone means each of its directories."""
     named = {i.name: i for i in issuers}

@@ -104,7 +104,7 @@ async def _whole(
     segments = answers.answer_segments(operation, body, spec)
     outcome.output_chars = sum([len(s.text) for s in segments])
     outcome.counted_output = outcome.output_chars // 4 + 1
-    scope = Scope(permit.subject.tenant, permit.subject.subject_id.encode())
+    scope = Scope.of(permit.subject)
     deadline_s = house.mono_s() + rules.outbound.deadline_s
     key, verdict = judged_before(house.inspection, segments, rules, Direction.OUTBOUND, scope)
     blocked: list[str] = []
@@ -188,7 +188,7 @@ def _model(name: str) -> dict[str, Any]:
 async def _moderate(prompt: ScreenedRequest, house: House, exchange: Exchange) -> tuple[dict[str, Any], Verdict]:
     permit = prompt.valid.permit
     rules = house.rules(permit.generation, permit.obligations.profile)
-    scope = Scope(permit.subject.tenant, permit.subject.subject_id.encode())
+    scope = Scope.of(permit.subject)
     try:
         found, cached = await house.inspection.findings(
             prompt.valid.segments, rules, Direction.INBOUND, scope, house.mono_s() + rules.inbound.deadline_s

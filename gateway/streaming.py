@@ -368,8 +368,7 @@ class Stream(Waiting):
         return result.texts
 
     def _scope(self) -> Scope:
-        subject = self._prompt.valid.permit.subject
-        return Scope(subject.tenant, subject.subject_id.encode())
+        return Scope.of(self._prompt.valid.permit.subject)
 
     def _deadline_s(self) -> float:
         return self._house.mono_s() + self._rules.outbound.deadline_s

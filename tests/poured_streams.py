@@ -162,7 +162,7 @@ async def pour(
     permit = SimpleNamespace(
         asked=SimpleNamespace(operation=operation, model="m"),
         obligations=SimpleNamespace(stream_mode=mode),
-        subject=SimpleNamespace(tenant="t", subject_id="s"),
+        subject=SimpleNamespace(tenant="t", issuer="i", subject_id="s"),
     )
     valid = SimpleNamespace(
         permit=permit, body={"n": n, **(body or {})}, output_tokens=output_tokens, input_tokens=1, include_usage=False, stream=True

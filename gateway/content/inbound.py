@@ -80,8 +80,7 @@ async def screen(
     """
     body = valid.body
     segments = _made_inert(valid.segments, body)
-    subject = valid.permit.subject
-    scope = Scope(subject.tenant, subject.subject_id.encode())
+    scope = Scope.of(valid.permit.subject)
     key, known = judged_before(inspection, segments, rules, Direction.INBOUND, scope)
     if known is not None:
         return ScreenedRequest(valid=valid, payload=_encode(body), verdict=known, restorer=None)

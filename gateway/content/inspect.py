@@ -26,7 +26,7 @@ from gateway.content.remote import flagged, second_look
 from gateway.content.rules import NER_TYPES, Action, DirectionRules, Rules
 from gateway.content.second_opinion import Blend
 from gateway.content.union import united
-from gateway.evidence import Direction, Role, Segment, Span, Use, Verdict
+from gateway.evidence import Direction, Role, Segment, Span, Subject, Use, Verdict
 from gateway.ports import InspectorUnavailable, Moderator, NerDetector, RemoteModerator, SecondOpinion, SpanDetector
 
 STEP = 2_048  # code points scanned at once: a hostile one costs about 15 ms
@@ -145,6 +145,11 @@ class Scope(msgspec.Struct, frozen=True):
 
     tenant: str
     subject: bytes
+
+    @classmethod
+    def of(cls, subject: Subject) -> Scope:
+        """Return the scope of a subject. SECURITY: an id is one issuer's; another may give the same to somebody else."""
+        return cls(subject.tenant, f"{subject.issuer}\n{subject.subject_id}".encode())
 
 
 def _is_run(segment: Segment) -> bool:
