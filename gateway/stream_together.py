@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.content.inspect import SEPARATOR, Finding, Inspectors
-from gateway.content.rules import Action, DirectionRules
+from gateway.content.rules import READ_OVER, Action, DirectionRules
 from gateway.content.seam import BORDER, Seam
 from gateway.content.stream import Blocked, Findings, Readings
 from gateway.evidence import Role, Segment, Use
@@ -115,7 +115,7 @@ class Together:
             for other in others:
                 if other is not channel and end and other.head:
                     text = end + SEPARATOR + other.head
-                    out.append((channel, len(end), Segment(("border", len(out)), text, Role.ASSISTANT, Use.CONTENT)))
+                    out.append((channel, len(end), Segment((READ_OVER, len(out)), text, Role.ASSISTANT, Use.CONTENT)))
         return out
 
     def judge(self, borders: Sequence[tuple[Channel, int, Segment]], found: Sequence[Finding]) -> None:

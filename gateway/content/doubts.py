@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from gateway.content.rules import READ_OVER
 from gateway.content.second_opinion import Blend, Opinion, combined, texts_to_ask, uncertain
 from gateway.evidence import Role, Segment, Use
 from gateway.ports import SecondOpinion
@@ -19,7 +20,7 @@ def doubtful(segments: Sequence[Segment], scores: Sequence[Mapping[str, float]],
     return [
         at
         for at, (segment, found) in enumerate(zip(segments, scores, strict=True))
-        if segment.use is not Use.LABEL and segment.path[:1] != ("border",) and segment.text and uncertain(found, segment.role, blend)
+        if segment.use is not Use.LABEL and segment.path[:1] != (READ_OVER,) and segment.text and uncertain(found, segment.role, blend)
     ]
 
 

@@ -23,7 +23,7 @@ from gateway.content.doubts import doubtful, second_scores
 from gateway.content.language import short_language
 from gateway.content.pseudonyms import in_ranges, placeholder_ranges
 from gateway.content.remote import flagged, second_look
-from gateway.content.rules import NER_TYPES, Action, DirectionRules, Rules
+from gateway.content.rules import NER_TYPES, READ_OVER, Action, DirectionRules, Rules
 from gateway.content.second_opinion import Blend
 from gateway.content.union import united
 from gateway.evidence import Direction, Role, Segment, Span, Subject, Use, Verdict
@@ -157,7 +157,7 @@ def _is_run(segment: Segment) -> bool:
 
 
 def _is_window(segment: Segment) -> bool:
-    return bool(segment.path) and segment.path[0] == "border"
+    return bool(segment.path) and segment.path[0] == READ_OVER
 
 
 _pack = msgspec.msgpack.Encoder().encode  # frames every part with its length: no two lists give the same bytes
@@ -443,7 +443,7 @@ def borders(segments: Sequence[Segment]) -> list[tuple[int, Segment]]:
         window = marked[begin : at + BORDER]
         role = Role.USER if Role.USER in (first.role, second.role) else second.role
         before = marked[begin : at - 1]
-        windows.append((plain - len(before) + before.count(SEPARATOR), Segment(("border", index), window, role, Use.CONTENT)))
+        windows.append((plain - len(before) + before.count(SEPARATOR), Segment((READ_OVER, index), window, role, Use.CONTENT)))
     return windows
 
 
@@ -470,7 +470,7 @@ def runs(segments: Sequence[Segment]) -> list[tuple[int, Segment]]:
                 parts = [head, *(s.text for s in prose[first + 1 : last]), prose[last].text[:BORDER]]
                 said = SEPARATOR.join(part.replace(SEPARATOR, "\ufffd") for part in parts)
                 role = Role.USER if any(s.role is Role.USER for s in prose[first : last + 1]) else prose[last].role
-                windows.append((offset, Segment(("border", "run", first, last), said, role, Use.CONTENT)))
+                windows.append((offset, Segment((READ_OVER, "run", first, last), said, role, Use.CONTENT)))
     return windows
 
 

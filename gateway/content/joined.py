@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 from gateway.content.inspect import SEPARATOR, Finding
-from gateway.content.rules import BLOCKLIST
+from gateway.content.rules import BLOCKLIST, READ_OVER
 from gateway.evidence import Role, Segment, Span, Use
 
 TYPES = frozenset({"SECRET", "EMAIL_ADDRESS", "IBAN_CODE", BLOCKLIST})
@@ -50,7 +50,7 @@ def join(groups: Sequence[Sequence[int]], texts: Sequence[str], role: Role) -> l
                 at += len(texts[index])
             at += 1
         said = "\n".join(SEPARATOR.join(texts[index].replace(SEPARATOR, "\ufffd") for index in run) for run in runs)
-        out.append(Joined(tuple(places), Segment(("border", "joined", len(out)), said, role, Use.CONTENT)))
+        out.append(Joined(tuple(places), Segment((READ_OVER, "joined", len(out)), said, role, Use.CONTENT)))
     return out
 
 

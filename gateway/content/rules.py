@@ -17,6 +17,9 @@ from gateway.ports import SpanDetector
 
 HEADS = ("hate", "sexual", "violence", "self_harm", "harassment", "illicit", "harmful", "attack")
 
+# The first step of the path of what is read over the borders of texts. SECURITY: no field of a body can bear a name with a control
+# character in it, so no text of a body is ever taken for such a reading, which is judged by less.
+READ_OVER = "\x1fborder"
 BLOCKLIST = "BLOCKLIST"  # the entity type of listed phrases; blocked unless the profile says otherwise
 NER_TYPES = frozenset({"PERSON", "LOCATION", "ORGANIZATION", "NRP"})
 

@@ -165,3 +165,12 @@ def test_the_cache_key_is_framed() -> None:
     cache = FindingCache(b"k")
     assert cache.prefix(b"ab", b"c").digest() != cache.prefix(b"a", b"bc").digest()
     assert FindingCache(b"other").prefix(b"a").digest() != cache.prefix(b"a").digest()
+
+
+@pytest.mark.parametrize("path", [("border",), ("border", 0), ("border", "run", 0), ("border", "joined", 0), ("run", "border")])
+async def test_a_field_may_bear_any_name_and_is_read_as_every_other(path: tuple[str | int, ...]) -> None:
+    """SECURITY: a plain route names its fields itself; none may be taken for what is read over the borders of texts."""
+    made, asked = inspection(ToyNames()), rules(inbound=side(ner=True))
+    finding, _ = await find(made, Segment(path, "Anna says bad words", Role.USER, Use.CONTENT), asked)
+    assert [s.type for s in finding.spans] == ["PERSON"] and finding.blocking == ("violence",)
+    assert (await find(made, text("Anna says bad words"), asked)) == (finding, True)

@@ -11,7 +11,7 @@ from inspection_fakes import ToyNames, inspection
 
 from gateway.content.cascade import FLAGGED, MAX_CHARS, Acts, CloudRules, Mode
 from gateway.content.inspect import Finding, Inspection, Scope, TooDear
-from gateway.content.rules import Action, DirectionRules, Rules
+from gateway.content.rules import READ_OVER, Action, DirectionRules, Rules
 from gateway.evidence import Direction, Role, Segment, Use
 from gateway.ports import InspectorUnavailable, Judgement, Question, Unjudgeable
 
@@ -154,7 +154,7 @@ async def test_labels_are_not_sent() -> None:
 async def test_a_window_over_a_border_is_sent_as_words() -> None:
     cloud = Cloud()
     using = with_cloud(cloud)
-    window = Segment(("border", 0), "something ter\x1frible", Role.USER, Use.CONTENT)
+    window = Segment((READ_OVER, 0), "something ter\x1frible", Role.USER, Use.CONTENT)
     await using.findings([window], made(), Direction.INBOUND, SCOPE, float("inf"))
     assert [q.text for q in cloud.asked] == ["something ter rible"]
 

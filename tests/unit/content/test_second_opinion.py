@@ -11,7 +11,7 @@ from inspection_fakes import ToyModerator, inspection, rules, side, text
 
 from gateway.content.cascade import FLAGGED
 from gateway.content.inspect import Finding, Inspection, Scope
-from gateway.content.rules import Action, Rules
+from gateway.content.rules import READ_OVER, Action, Rules
 from gateway.content.second_opinion import Blend, Opinion, combined, reading_of, texts_to_ask, uncertain
 from gateway.evidence import Direction, Role, Segment, Use
 from gateway.ports import InspectorUnavailable
@@ -102,7 +102,7 @@ async def test_its_word_is_cached_under_its_version() -> None:
 async def test_labels_and_borders_keep_their_scores() -> None:
     second = Second()
     label = text("bad words", Role.USER, Use.LABEL)
-    border = Segment(("border", 0), "bad words", Role.USER, Use.CONTENT)
+    border = Segment((READ_OVER, 0), "bad words", Role.USER, Use.CONTENT)
     found = await look(with_second(second), asking(), label, border)
     assert second.asked == [] and [f.blocking for f in found] == [("violence",), ("violence",)]
 
