@@ -132,7 +132,8 @@ def test_workers_share_the_socket_and_the_limits_and_keep_a_log_each(house: Hous
     redis = RedisServer(binary, tmp_path)
     redis.start()
     try:
-        with served(house, tmp_path, "--workers", "2", workers=2, more=f'[limits]\nstore = "redis"\nurl = "{redis.url}"\nbudget_ms = 5000\n') as running:
+        limits = f'[limits]\nstore = "redis"\nurl = "{redis.url}"\nbudget_ms = 5000\n'
+        with served(house, tmp_path, "--workers", "2", workers=2, more=limits) as running:
             token = house.token("analyst")  # twenty requests a minute, whichever worker takes them
             began_s = time.monotonic()
             statuses = [ask(running.data, CHAT, chat("echo", f"hello {n}"), token).status for n in range(26)]
