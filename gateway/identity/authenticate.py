@@ -38,6 +38,9 @@ class Style(StrEnum):
     KEY = "key"
 
 
+_TOKEN: Final = Style.TOKEN  # bound once: to look a member up on its class is slow in Python 3.11
+
+
 class Credential(msgspec.Struct, frozen=True, gc=False):
     """The one credential of a request, unverified. Its text is never shown by `repr`."""
 
@@ -114,7 +117,7 @@ class Authenticator:
     def cached(self, credential: Credential, now_s: int) -> Subject | None:
         """Return the subject of a token verified before and still good at `now_s`, else None. Does not wait; raises nothing."""
         known = self._verified.get(credential.digest)
-        if known is None:
+        if known is None or credential.style is not _TOKEN:
             return None
         # INVARIANT: the very key set the token was verified with is still the issuer's current one. Identity, not equality:
         # any change of the published document sends every token of the issuer through verification once more.

@@ -345,3 +345,16 @@ async def test_claims_challenge_only_for_clients_that_can() -> None:
     assert insufficient_claims(unable, "c1").kind is POLICY_DENIED
     with pytest.raises(ValueError, match="c1 to c99"):
         insufficient_claims(able, 'c1"')
+
+
+async def test_a_token_in_the_header_of_keys_is_no_credential_whoever_showed_it_before() -> None:
+    """Known or not makes no difference: else the header told whether somebody had used the token lately."""
+    issuer = FakeIssuer()
+    authenticator = await issuer.authenticator()
+    token = issuer.token()
+    wrong = authenticator.credential([(b"api-key", token.encode())])
+    assert authenticator.cached(wrong, NOW) is None
+    await ask(authenticator, bearer(token))
+    assert authenticator.cached(wrong, NOW) is None
+    assert (await refusal(authenticator, [(b"api-key", token.encode())])).kind is INVALID_API_KEY
+    assert authenticator.cached(authenticator.credential(bearer(token)), NOW) is not None
