@@ -43,13 +43,14 @@ class Unauthenticated(Protocol):
 
 
 class Gate:
-    """The bulkhead: how many exchanges are in progress, and whether new ones are taken."""
+    """The bulkhead: how many exchanges are in progress, whose bodies are still to come, and whether new ones are taken."""
 
-    __slots__ = ("active", "draining")
+    __slots__ = ("active", "draining", "uploads")
 
     def __init__(self) -> None:
         self.active = 0
         self.draining = False
+        self.uploads: dict[tuple[str, str, str], int] = {}  # bodies under way, by tenant, issuer and id of the subject
 
 
 class House(msgspec.Struct, frozen=True, kw_only=True):

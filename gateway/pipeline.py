@@ -47,6 +47,7 @@ from gateway.upstream.answer import Answer, UpstreamFiltered
 logger = logging.getLogger("gateway")
 LOCAL = frozenset({Operation.MODELS_LIST, Operation.MODELS_GET, Operation.MODERATIONS})  # answered by the gateway itself
 UNKNOWN = "[unknown]"  # in records, for a model that is none of ours
+UPLOAD_SHARE = 2  # half of the bulkhead is what the bodies of one subject may hold
 MAX_EXCHANGE_S = 900.0  # nothing is served longer, whatever backends and clients do
 NAMELESS = frozenset({Operation.MODELS_LIST, Operation.MODERATIONS})
 BODILESS = frozenset({Operation.MODELS_LIST, Operation.MODELS_GET})
@@ -148,7 +149,7 @@ async def read(inbound: Inbound, subject: Subject, house: House, exchange: Excha
     body: dict[str, Any] = {}
     size = 0
     if operation not in BODILESS:
-        raw = await inbound.body(house.max_body_bytes)
+        raw = await receive(inbound, subject, house)
         size = len(raw)
         body = strict_json.parse(raw, house.max_body_bytes)
     named = body.get("model")
@@ -164,6 +165,25 @@ async def read(inbound: Inbound, subject: Subject, house: House, exchange: Excha
     return Asked(
         operation=operation, dialect=match.dialect, model=model, body=body, body_bytes=size, stream=stream, peer=inbound.peer
     )
+
+
+async def receive(inbound: Inbound, subject: Subject, house: House) -> bytes:
+    """Take the body. Raises `Refusal`.
+
+    SECURITY: a body may take its time, and nothing limits a subject yet: without a bound one caller, of whatever role, could hold
+    every place of the bulkhead with bodies that hardly come.
+    """
+    uploads, who = house.active.uploads, (subject.tenant, subject.issuer, subject.subject_id)
+    under_way = uploads.get(who, 0)
+    if under_way and under_way >= house.max_exchanges // UPLOAD_SHARE:
+        raise Refusal(OVERLOADED, retry_after_s=1.0, detail="bodies of one subject")
+    uploads[who] = under_way + 1
+    try:
+        return await inbound.body(house.max_body_bytes)
+    finally:
+        under_way = uploads.pop(who) - 1
+        if under_way:
+            uploads[who] = under_way
 
 
 def made_up(names: Iterable[str], subject: Subject, house: House) -> tuple[tuple[str, int], ...]:
