@@ -41,6 +41,7 @@ SEPARATOR = "\x1f"
 BORDER = 160  # code points taken from each side of a message border
 RUN = 5  # neighbouring texts over which a value is looked for by itself
 RUN_BETWEEN = 64  # code points of those between the first and the last: all of them are pieces of the value
+DIGITS = 7  # of a score: with four, whatever is surely bad is equally bad, and no threshold or order can tell it apart
 MIN_LANGUAGE_LETTERS = 40  # shorter texts have no reliable language
 _BLANK = re.compile(r"\s")
 
@@ -305,7 +306,7 @@ class Inspection:
                 out[at] = msgspec.structs.replace(found[at], degraded=True)
             return out
         for at, scores in better.items():
-            rounded = tuple((head, round(score, 4)) for head, score in scores.items())
+            rounded = tuple((head, round(score, DIGITS)) for head, score in scores.items())
             noted, blocking = judged(found[at], scores, side, segments[at].role)
             out[at] = msgspec.structs.replace(found[at], scores=rounded, noted=noted, blocking=blocking)
         return out
@@ -392,7 +393,7 @@ class Inspection:
             language = self.inspectors.language(text) if len(text) >= MIN_LANGUAGE_LETTERS else short_language(text)
             if language != "und" and language not in side.languages:
                 unsupported = language
-        rounded = tuple((head, round(score, 4)) for head, score in scores.items())
+        rounded = tuple((head, round(score, DIGITS)) for head, score in scores.items())
         finding = Finding(tuple(spans), rounded, tuple(sorted(hidden)), unsupported, degraded)
         noted, blocking = judged(finding, scores, side, segment.role)
         return msgspec.structs.replace(finding, noted=noted, blocking=blocking)

@@ -38,7 +38,7 @@ _FILES: dict[str, tuple[dict[str, int], int]] = {
     "requests_sexual": ({"sexual": 1, "harmful": 1, "attack": 0}, 500),
     "requests_hateful": ({"hate": 1, "harassment": 1, "harmful": 1, "sexual": 0, "self_harm": 0, "attack": 0}, 1500),
     "requests_safe": (_SAFE, 9000),
-    "attack_words_safe": (_SAFE, 5000),
+    "attack_words_safe": (_SAFE, 7000),
     "languages_safe": (_SAFE, 4000),
     "technique_safe": (_SAFE, 5000),
     "attacks_more": ({"attack": 1}, 5000),
