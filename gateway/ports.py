@@ -191,6 +191,10 @@ class Unjudgeable(InspectorUnavailable):
     """An inspector does not know this aspect, category or language."""
 
 
+class TooMuch(InspectorUnavailable):
+    """The texts are more than an inspector ever reads at once: for the caller to shorten, not an outage."""
+
+
 class Moderator(Protocol):
     """Scores text for harm and prompt attacks. Pure and synchronous."""
 

@@ -27,7 +27,7 @@ from gateway.content.rules import NER_TYPES, READ_OVER, Action, DirectionRules, 
 from gateway.content.second_opinion import Blend
 from gateway.content.union import united
 from gateway.evidence import Direction, Role, Segment, Span, Subject, Use, Verdict
-from gateway.ports import InspectorUnavailable, Moderator, NerDetector, RemoteModerator, SecondOpinion, SpanDetector
+from gateway.ports import InspectorUnavailable, Moderator, NerDetector, RemoteModerator, SecondOpinion, SpanDetector, TooMuch
 
 STEP = 2_048  # code points scanned at once: a hostile one costs about 15 ms
 LONG = 4 * STEP  # code points of a text read in its other readings at once
@@ -35,6 +35,7 @@ SCORED = 2 * STEP  # and of one that is scored at once: about 6 ms
 LONG_OVERLAP = 400  # and of the stretch before it that is read again: an encoded word is longer than a plain one
 KEYS = 128  # texts looked up in one go
 TURN_S = 0.004
+DEAR_S = 0.3  # of this process: beyond it, it is the texts' fault that their deadline passed, however busy the others were
 OWN_S = 1.2  # of this process for one direction of one exchange: 700 KB of ordinary text fit
 MAX_BASES = 4_096  # profiles x directions x tenants in use; beyond it they are made again
 SEPARATOR = "\x1f"
@@ -189,6 +190,8 @@ class Pace:
         if self._own_s > OWN_S:
             raise TooDear
         if now_s > self._deadline_s:
+            if self._own_s > DEAR_S:
+                raise TooDear
             raise InspectorUnavailable("inspection passed its deadline")
         await asyncio.sleep(0)
         self._since_s = time.monotonic()
@@ -274,8 +277,10 @@ class Inspection:
                 found = await self.inspectors.ner.detect([segments[at].text for at in wanted], deadline_s) if wanted else []
                 for at, spans in zip(wanted, found, strict=True):
                     names[at] = [s for s in spans if s.type in NER_TYPES]
-            except InspectorUnavailable:
+            except InspectorUnavailable as error:
                 if side.on_error is Action.BLOCK:
+                    if isinstance(error, TooMuch):
+                        raise TooDear from error
                     raise
                 degraded = True
         pace = Pace(deadline_s)

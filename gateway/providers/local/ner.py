@@ -27,7 +27,7 @@ import msgspec
 
 from gateway.content.language import COVERED
 from gateway.evidence import Span
-from gateway.ports import InspectorUnavailable
+from gateway.ports import InspectorUnavailable, TooMuch
 from gateway.providers.local.ner_model import CARD, LABELS
 from gateway.providers.local.ner_names import NamesFinder
 from gateway.providers.local.ner_weights import PACKAGE
@@ -262,7 +262,7 @@ class NerPool:
         if self._closed or self._pending >= self._limit:
             raise InspectorUnavailable("ner queue is full")
         if sum(len(texts[at]) for at in chosen) > MAX_CHARS:
-            raise InspectorUnavailable("too much text for ner")
+            raise TooMuch("too much text for ner")
         remaining = deadline_s - time.monotonic()
         if remaining <= 0:
             raise InspectorUnavailable("ner deadline")
