@@ -30,7 +30,8 @@ from gateway.training.moderation_rows import Row
 LAYOUT = "encoder-1"
 SHARE = 0.5
 ASKED = 0.02  # of ordinary prompts, by head: what a second opinion costs those who ask for nothing bad
-MOST_LOW = 0.35  # a head's band begins here at the latest
+MOST_LOW = 0.5  # a head's band begins here at the latest: from here on a text is suspected
+SUSPECTED_ALONE = {"attack"}  # heads whose band begins there always: lists of business words lie just below, and bad texts far above
 ASKED_HEADS = ("hate", "sexual", "violence", "self_harm", "illicit", "harmful", "attack")
 MOST_TEXTS = 9000
 READINGS = {"prompt": Role.USER, "answer": Role.ASSISTANT, "document": Role.DOCUMENT}
@@ -87,7 +88,7 @@ def band(linear: Floats, rows: list[Row], labels: NDArray[np.int8]) -> dict[str,
         head = HEADS.index(name)
         plain = np.array([row.source in ORDINARY["prompt"] and row.role == "user" for row in rows]) & (labels[:, head] == 0)
         scores = 1 / (1 + np.exp(-linear[plain, head]))
-        low[name] = round(min(MOST_LOW, float(np.quantile(scores, 1 - ASKED))), 4)
+        low[name] = MOST_LOW if name in SUSPECTED_ALONE else round(min(MOST_LOW, float(np.quantile(scores, 1 - ASKED))), 4)
     return low
 
 
@@ -118,8 +119,9 @@ def write(held: list[Row], folder: Path, digests: dict[str, str], trained_on: di
         slope={head: round(float(value), 3) for head, value in zip(HEADS, both, strict=True)},
         low=band(linear_logits(moderator, rows, Role.USER), rows, labels),
     )
-    version = f"{LAYOUT}-{hashlib.sha256(''.join(sorted(digests.values())).encode()).hexdigest()[:12]}"
     rounded = {reading: [round(float(value), 4) for value in values] for reading, values in points.items()}
+    said = "".join(sorted(digests.values())).encode() + msgspec.json.encode((rounded, slope.tolist(), blend), order="deterministic")
+    version = f"{LAYOUT}-{hashlib.sha256(said).hexdigest()[:12]}"  # weights or calibration: either changes what is said of a text
     card = Card(LAYOUT, version, HEADS, digests, rounded, [round(float(value), 3) for value in slope], blend, trained_on, base)
     (folder / "encoder.json").write_text(json.dumps(msgspec.to_builtins(card), indent=1) + "\n", encoding="utf-8")
     return card

@@ -21,7 +21,7 @@ from gateway.commands import evaluate
 from gateway.content.inspect import Inspection, TooDear
 from gateway.evaluation import sets
 from gateway.evidence import Role, Span
-from gateway.providers.local import ner_weights
+from gateway.providers.local import encoder, ner_weights
 from gateway.providers.local.scanner import PatternScanner
 
 ROOT = Path(__file__).parent.parent.parent
@@ -103,6 +103,21 @@ def test_the_self_made_set_meets_its_floors_with_names(capsys: pytest.CaptureFix
     out = capsys.readouterr().out
     assert code == 0, out
     assert "pii.pt.PERSON.f1" in out
+
+
+def test_the_second_opinion_is_worth_asking(capsys: pytest.CaptureFixture[str]) -> None:
+    if not encoder.available():
+        pytest.skip("the extra `encoder` is not installed")
+    seen = []
+    for words in ([], ["--no-second-opinion"]):
+        main(["evaluate", str(OWN), "--no-ner", "--only", "moderation", "--json", *words])
+        result = json.loads(capsys.readouterr().out)
+        assert any(version.startswith("encoder@") for version in result["versions"]) is not bool(words)
+        seen.append({row["name"]: row["value"] for row in result["measures"]})
+    both, alone = seen
+    harm, twins = "moderation.harmful.hand_harm.recall_half", "moderation.harmful.hand_twins.fpr_half"
+    assert both[harm] >= 0.95 and both[twins] <= 0.15
+    assert both[harm] - both[twins] > alone[harm] - alone[twins]
 
 
 @pytest.mark.parametrize(
