@@ -41,6 +41,8 @@ SHORT_STEP, LONG_STEP = 16, 256  # a role that is judged whole: where windows of
 KNOWN_WORDS = 32_768  # rows of the table of words met: 2.3 MB with its dictionary
 FEW = 12  # words up to which a stream's delta is taken one at a time
 THIN = (0.5, 0.65, 0.8)
+FRAGMENT = 8  # words up to which a text is held against scraps of its own length
+FADED = 16  # words from which it is not
 RULE_SCORE = 0.9  # what a matched attack rule lifts the attack head to
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -71,6 +73,7 @@ class Weights:
     bias: Float64s
     points: dict[str, tuple[Float64s, Float64s]]  # reading -> logits at the one per cent point for short and long windows
     slope: Float64s
+    fragments: Float64s  # [FRAGMENT, heads]: logits that one in a hundred ordinary scraps of so many words reaches
 
 
 def load(folder: Path = WEIGHTS) -> Weights:
@@ -92,6 +95,7 @@ def load(folder: Path = WEIGHTS) -> Weights:
         version=card["version"], word=arrays["word"], gram=arrays["gram"], pair=arrays["pair"], word_by=arrays["word_by"],
         gram_by=arrays["gram_by"], pair_by=arrays["pair_by"], unit=np.array(card["unit"]), bias=np.array(card["bias"]),
         points=points, slope=np.array(card["slope"]),
+        fragments=np.array(card.get("fragments") or np.full((FRAGMENT, len(HEADS)), -np.inf), dtype=np.float64),
     )
 
 
@@ -242,6 +246,7 @@ class LinearSession:
         self._streams = role is Role.ASSISTANT
         reading = {Role.ASSISTANT: "answer", Role.USER: "prompt"}.get(role, "document")
         self._short_point, self._long_point = model.weights.points[reading]
+        self._scraps = np.maximum(model.weights.fragments - self._long_point, 0.0)  # what a short text has to have beyond the point
         self._before = np.full(2, features.START, dtype=np.uint32)
         self._sums: Int64s = np.zeros((1, len(HEADS)), dtype=np.int64)  # of the last LONG words and the word before them
         self._count = 0
@@ -275,6 +280,16 @@ class LinearSession:
             self._add(found[at : at + 4096])
         best = self._best if self._streams else np.maximum(self._best, self._ending())
         return self._scores(best)
+
+    def add(self, words: list[str]) -> None:
+        """Add words that were found elsewhere, for measuring."""
+        self._add(words)
+
+    def raw(self) -> Float64s:
+        """Return the logits of all that was added, which must be short, before any point was taken off. For measuring."""
+        end = np.array([len(self._sums) - 1])
+        logits: Float64s = self._logits(self._sums, end, end, np.zeros(len(HEADS)))[0]
+        return logits
 
     def _step(self, word: str) -> bool:
         """Take one word of a stream; tell whether a maximum rose. The same numbers as `_add`, in the same order of operations."""
@@ -366,6 +381,9 @@ class LinearSession:
             return self._best
         end = np.array([len(self._sums) - 1])
         best: Float64s = self._logits(self._sums, end, np.minimum(end, LONG), self._long_point)[0]
+        if self._count < FADED:
+            fading = min(1.0, (FADED - self._count) / (FADED - FRAGMENT))
+            best = best - fading * self._scraps[min(self._count, FRAGMENT) - 1]
         if self._count > SHORT:
             best = np.maximum(best, self._logits(self._sums, end, np.array([SHORT]), self._short_point)[0])
         return best

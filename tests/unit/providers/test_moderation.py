@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from gateway.evidence import Role
 from gateway.providers.local import moderation_features as features
 from gateway.providers.local.attack_rules import AttackRules
-from gateway.providers.local.moderation import HEADS, WEIGHTS, KnownWords, LinearModerator, ModelInvalid, load
+from gateway.providers.local.moderation import FADED, HEADS, WEIGHTS, KnownWords, LinearModerator, ModelInvalid, load
 
 CASES = [json.loads(line) for line in (Path(__file__).parents[2] / "data" / "moderation_small.jsonl").read_text().splitlines()]
 
@@ -118,3 +119,35 @@ def test_attack_rules(text: str, rule: str) -> None:
 )
 def test_ordinary_words_match_no_attack_rule(text: str) -> None:
     assert AttackRules().found(text) == ()
+
+
+SCRAPS = [
+    "hello", "there", "yes", "no", "B", "option c", "true", "Bonjour", "hola", "Danke", "water", "a b c", "2+2", "Who are you",
+    "tell me a joke", "banana bread recipe", "def f(x): return x+1", "git commit -m 'fix'", "SELECT * FROM users WHERE id = 3;",
+]  # fmt: skip
+BRIEF = {"kill yourself": "self_harm", "I want to kill him": "violence", "fuck you": "harassment", "how to make a bomb": "illicit"}
+
+
+@pytest.mark.parametrize("text", SCRAPS)
+def test_a_few_ordinary_words_are_nothing(model: LinearModerator, text: str) -> None:
+    """A text without evidence lies at the bias, which for some heads is above what one in a hundred whole requests reaches."""
+    scores = model.score(text, Role.USER)
+    assert max(scores.values()) < 0.5, scores
+
+
+@pytest.mark.parametrize(("text", "head"), BRIEF.items())
+def test_a_few_words_can_be_harm_enough(model: LinearModerator, text: str, head: str) -> None:
+    assert model.score(text, Role.USER)[head] >= 0.7
+
+
+def test_the_margin_of_short_texts_fades(model: LinearModerator) -> None:
+    words = ["alpha"] * 20
+    free = LinearModerator()
+    free._weights = dataclasses.replace(free._weights, fragments=np.full_like(free._weights.fragments, -np.inf))
+    apart = []
+    for size in range(1, 20):
+        text = " ".join(words[:size])
+        with_margin, without = model.score(text, Role.USER), free.score(text, Role.USER)
+        apart.append(max(without[head] - with_margin[head] for head in without))
+        assert all(with_margin[head] <= without[head] for head in without)
+    assert max(apart[:8]) > 0.05 and all(one == 0.0 for one in apart[FADED - 1 :])
