@@ -13,8 +13,11 @@ gateway() {  # name, offset, backend: starts a quickstart in front of a backend 
   for _ in $(seq 1 200); do grep -q 'Ctrl-C ends it' "$dir/$1.log" && return 0; sleep 0.1; done
   tail -n 20 "$dir/$1.log"; return 1
 }
+# Events 5 ms apart without being asked: the gateway passes no header of a caller's on.
+taskset -c 1 "$python" "$bench/backend_sse.py" 9300 200 200 5 >"$dir/slow.log" 2>&1 & pids+=($!)
 gateway json 2000 http://127.0.0.1:9100/v1
 gateway sse 4000 http://127.0.0.1:9200/v1
+gateway slow 5000 http://127.0.0.1:9300/v1
 token() { cat "$dir/$1/tokens/loadtest.jwt"; }
 echo "== JSON"
 $python "$bench/bench_json.py" --rounds "$rounds" --secs "$secs" --fixed 200 -H "Authorization: Bearer $(token json)" \
@@ -24,3 +27,5 @@ $python -m loadtests.micro.cold_exchange --port 10080 --token "$dir/json/tokens/
 echo "== SSE"
 $python "$bench/bench_sse.py" --rounds "$rounds" --secs "$secs" --modes fast -H "Authorization: Bearer $(token sse)" \
   nginx=http://127.0.0.1:8101/v1/chat/completions ours=http://127.0.0.1:12080/v1/chat/completions
+$python "$bench/bench_sse.py" --rounds "$rounds" --secs 3 --modes slow -H "Authorization: Bearer $(token slow)" \
+  nginx=http://127.0.0.1:8101/v1/chat/completions ours=http://127.0.0.1:13080/v1/chat/completions
