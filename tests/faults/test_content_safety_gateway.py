@@ -217,10 +217,13 @@ def test_allow_flagged_goes_on_and_flags_the_exchange(flagging: Judged) -> None:
 
 
 def test_texts_and_keys_are_in_no_log_and_no_record(closed: Judged) -> None:
+    rest(closed)
+    asked = closed.ask(DOUBTFUL)
+    assert asked.status == 200 and "azure-content-safety@2023-10-01" in closed.recorded(asked)
     text = closed.served.log + closed.served.metrics()
-    assert "planted" not in text and "mondays" not in text
+    assert "planted" not in text and "the hunt" not in text
     record = "".join(p.read_bytes().decode("utf-8", "replace") for p in (closed.served.folder / "audit").rglob("*") if p.is_file())
-    assert "planted" not in record and "mondays" not in record and "azure-content-safety@2023-10-01" in record
+    assert "planted" not in record and "the hunt" not in record and "azure-content-safety@2023-10-01" in record
 
 
 def test_check_names_a_profile_that_asks_in_vain_and_asks_once_when_live(local: Judged) -> None:
