@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -21,7 +22,8 @@ from wire import CHAT, ask, chat, open_stream
 
 def free_ports(count: int) -> list[int]:
     """Return neighbouring free ports: workers take the ones after the first."""
-    for start in range(21_000, 29_000, 17):
+    first = 21_000 + os.getpid() * 17 % 4_000  # two test processes that look at once must not find the same
+    for start in range(first, first + 4_000, 17):
         try:
             for port in range(start, start + count):
                 with socket.socket() as probe:
