@@ -43,7 +43,7 @@ run: .venv/.run ## a gateway on loopback that has just answered real requests
 	$(V)/gateway quickstart
 
 test: .venv/.dev ## the whole test suite
-	$(V)/python -m pytest -n 2 --dist loadfile -q -rs --dist loadgroup
+	$(V)/python -m pytest -n 2 --dist loadfile -q -rs
 
 check: .venv/.dev ## ruff, mypy --strict, import rules
 	$(V)/ruff check .

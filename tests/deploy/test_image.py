@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BASE = "docker.io/library/python:3.13-slim-bookworm"  # what is built stands in under the name the Dockerfile asks for
 READY_S = 3.0
 STARTS = 3  # a machine that does other work as well is given another chance
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("image")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def run(*command: str, **more: object) -> str:
