@@ -227,10 +227,12 @@ async def test_a_large_record_goes_whole(world: World) -> None:
             assert await sink.held(ORIGIN) == Held(4, leaf_hash(record(3, note=text)))
 
 
-async def test_closing_twice_is_closing(world: World) -> None:
+async def test_closing_twice_is_closing_and_loses_nothing(world: World) -> None:
     sink = world.sink()
+    await sink.ship(shipment(0, 2))
     await sink.aclose()
     await sink.aclose()
+    assert await world.indices() == [0, 1]
 
 
 # --- sinks that can be asked
