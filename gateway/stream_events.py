@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from gateway.content.stream import Piece, StreamGuard
-from gateway.evidence import Span
 from gateway.ports import UpstreamError
 from gateway.schema import chunks
 
@@ -71,7 +71,7 @@ class Channel:
         self.name = name
         self.guard = guard
         self.behind = behind  # where text leaves at once, the guard that judges it
-        self.asked: tuple[asyncio.Task[list[Span]], int] | None = None  # names looked for behind, and in a text from where on
+        self.asked: deque[tuple[asyncio.Task[Any], Callable[[Any], object]]] = deque()  # what is looked for behind, and who takes it
         self.fresh: list[str] = []
         self.queue: deque[Plain | Slot] = deque()
         self.mould: chunks.Mould | None = None
@@ -80,9 +80,8 @@ class Channel:
         self.stirred = False  # something may leave though nothing came
 
     def forget(self) -> None:
-        """Nobody waits for names any more."""
-        if self.asked is not None:
-            task = self.asked[0]
+        """Nobody waits for answers any more."""
+        for task, _ in self.asked:
             task.cancel()
             if task.done() and not task.cancelled():
                 task.exception()  # it has been seen: nothing is logged

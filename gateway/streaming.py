@@ -7,7 +7,8 @@ Events that come within `GATHER_S` of each other are judged and written together
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -15,10 +16,11 @@ import msgspec
 from gateway.content import verdicts
 from gateway.content.inspect import Scope
 from gateway.content.review import review
-from gateway.content.rules import Rules
+from gateway.content.rules import Action, Rules
 from gateway.content.seam import BORDER
+from gateway.content.second_opinion import Blend
 from gateway.content.stream import ASYNC_BOUND, Blocked, Findings, Piece, Readings, StreamGuard, behind, releasing
-from gateway.evidence import Direction, Role, ScreenedRequest, Segment, StreamMode, Use
+from gateway.evidence import Direction, Role, ScreenedRequest, Segment, Span, StreamMode, Use
 from gateway.exchange import Exchange
 from gateway.house import House
 from gateway.outcome import Headers, Outcome, Sink, answer_id, call_id, reported
@@ -81,9 +83,7 @@ class Stream(Waiting):
 
     async def run(self, headers: Headers) -> None:
         self._exchange.status = 200
-        await self._sink.begin(
-            200, [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store"), *headers]
-        )
+        await self._sink.begin(200, [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store"), *headers])
         try:
             while not self._over():
                 data = await self._answer.response.next_chunk()
@@ -272,7 +272,19 @@ class Stream(Waiting):
             mode=mode,
             readings=None if arguments else self._readings,
             label=name.endswith(":name"),
+            blend=None if mode is StreamMode.STRICT else self._blend(name),
         )
+
+    def _blend(self, name: str) -> Blend | None:
+        """Return how two models' scores are joined where policy asks the second. Raises `InspectorUnavailable` where there is none."""
+        rules, inspectors = self._rules.outbound, self._house.inspection.inspectors
+        if not rules.second_opinion or name not in chunks.PROSE or not (rules.block_at or rules.record_at):
+            return None
+        if inspectors.blend is None:
+            if rules.on_error is Action.BLOCK:
+                raise InspectorUnavailable("no second opinion is configured")
+            self._degraded = True
+        return inspectors.blend
 
     def _at_once(self, name: str) -> Channel:
         """Return a channel whose text leaves before it is judged. See the theory of operation of `gateway.content.stream`."""
@@ -284,35 +296,59 @@ class Stream(Waiting):
         )
         session = inspectors.moderator.open(Role.ASSISTANT)
         second = StreamGuard(
-            behind(rules), [inspectors.scanner], session, None, self._findings, mode=StreamMode.WINDOW, readings=self._readings, unseen=True
+            behind(rules),
+            [inspectors.scanner],
+            session,
+            None,
+            self._findings,
+            mode=StreamMode.WINDOW,
+            readings=self._readings,
+            unseen=True,
+            blend=self._blend(name),
         )
         return Channel(name, first, second)
 
     async def _judge_behind(self, channel: Channel, judge: StreamGuard, text: str, *, final: bool = False) -> None:
-        """Let the second guard read on; names are looked for while the text leaves. Raises `Blocked`."""
+        """Let the second guard read on; names and second opinions are asked for while the text leaves. Raises `Blocked`."""
         judge.feed(text)
         while True:
-            if channel.asked is None:
-                wanted = judge.ner_request(final=final)
-                if wanted is None:
-                    break
-                channel.asked = asyncio.ensure_future(self._names(wanted[0])), wanted[1]
-            task, offset = channel.asked
-            if not (final or task.done() or judge.held > ASYNC_BOUND):
+            names, doubts = judge.ner_request(final=final), judge.opinion_request(final=final)
+            if names is not None:
+                channel.asked.append((asyncio.ensure_future(self._names(names[0])), partial(_take_names, judge, names[1])))
+            if doubts:
+                channel.asked.append((asyncio.ensure_future(self._opinions(doubts)), judge.opinion_result))
+            if not channel.asked or not (final or channel.asked[0][0].done() or judge.held > ASYNC_BOUND):
                 break
-            channel.asked = None
-            judge.ner_result(await task, offset)
+            task, take = channel.asked.popleft()
+            take(await task)
         if final:
             judge.finish()
         channel.guard.hold(judge.released + ASYNC_BOUND)
 
     async def _feed(self, channel: Channel, text: str, out: list[bytes]) -> None:
+        guard = channel.guard
         if channel.behind is not None:
             await self._judge_behind(channel, channel.behind, text)
-        self._place(channel, channel.guard.feed(text), out)
-        wanted = channel.guard.ner_request()
+        self._place(channel, guard.feed(text), out)
+        doubts = guard.opinion_request()
+        if doubts:
+            self._place(channel, guard.opinion_result(await self._opinions(doubts)), out)
+        wanted = guard.ner_request()
         if wanted is not None:
-            self._place(channel, channel.guard.ner_result(await self._names(wanted[0]), wanted[1]), out)
+            self._place(channel, guard.ner_result(await self._names(wanted[0]), wanted[1]), out)
+
+    async def _opinions(self, texts: list[str]) -> list[tuple[dict[str, float], bool]]:
+        """Ask the slower model; no opinions where it is away and policy lets that pass. Raises `InspectorUnavailable`."""
+        try:
+            opinion = self._house.inspection.inspectors.opinion
+            if opinion is None:
+                raise InspectorUnavailable("no second opinion is configured")
+            return await opinion.judge(texts, [Role.ASSISTANT] * len(texts), self._deadline_s())
+        except InspectorUnavailable:
+            if self._rules.outbound.on_error is Action.BLOCK:
+                raise
+            self._degraded = True
+            return [({}, False)] * len(texts)
 
     async def _names(self, text: str) -> list[Any]:
         ner = self._house.inspection.inspectors.ner
@@ -342,6 +378,9 @@ class Stream(Waiting):
                 continue
             if channel.behind is not None:
                 await self._judge_behind(channel, channel.behind, "", final=True)
+            doubts = channel.guard.opinion_request(final=True)
+            if doubts:
+                channel.guard.opinion_result(await self._opinions(doubts), final=True)
             wanted = channel.guard.ner_request(final=True)
             if wanted is not None:
                 channel.guard.ner_result(await self._names(wanted[0]), wanted[1], final=True)
@@ -420,3 +459,7 @@ class Stream(Waiting):
                 choice.content_filter_results = verdicts.filter_result(self._findings.scores, blocked.flagged)
             out.append(self._event(ending))
         self._end("blocked", out)
+
+
+def _take_names(judge: StreamGuard, offset: int, names: Sequence[Span]) -> list[Piece]:
+    return judge.ner_result(names, offset)

@@ -27,13 +27,18 @@ by then is not waited on idly: words that lift a head's score to `CAUTION` of wh
 sentence has ended or `CAUTION_LENGTH` more code points were scored. Ordinary text stays below that and is not delayed. Whoever must show
 nothing of a harmful answer uses `strict`.
 
+Where a second opinion is asked for, words that leave doubt are kept back with the rest of their stretch (`gateway.content.stretches`)
+until the slower model has read it, and from then on each stretch is; both models' scores decide. What is asked and what is
+decided depends on the text alone; an answer that never came is no verdict, and nothing held leaves without one.
+
 Where policy lets text leave at once (`async`), two guards read a channel: one releases, holds back the last word, secrets and
 pseudonyms alone, and looks for nothing else; the other is a guard as above whose releases nobody sees (`unseen`: whatever it would
 rewrite ends the stream). The first is held at `ASYNC_BOUND` code points past what the second has decided: text that breaks a rule
 ends the stream at the latest that many code points after it was received, and it may have been shown.
 
 A blocking finding raises `Blocked`; the guard is dead afterwards and releases nothing more.
-Sans-I/O: no clocks, no tasks. Whoever drives it awaits the NER pool between `ner_request` and `ner_result`.
+Sans-I/O: no clocks, no tasks. Whoever drives it awaits the NER pool between `ner_request` and `ner_result`, and the slower model between
+`opinion_request` and `opinion_result`.
 """
 
 from __future__ import annotations
@@ -55,9 +60,11 @@ from gateway.content.pseudonyms import (
     whole_before,
 )
 from gateway.content.rules import Action, DirectionRules
+from gateway.content.second_opinion import Blend
+from gateway.content.stretches import READ, Stretches, end_of
 from gateway.content.union import united
 from gateway.evidence import Role, Span, StreamMode
-from gateway.ports import ModerationSession, SpanDetector
+from gateway.ports import InspectorUnavailable, ModerationSession, SpanDetector
 
 MAX_TAIL_WINDOW = 32_768  # code points: a PEM block is the longest thing a window legitimately holds (8 KiB), with room
 MAX_TAIL_STRICT = 4_194_304
@@ -176,10 +183,12 @@ class StreamGuard:
         readings: Readings | None = None,
         label: bool = False,
         unseen: bool = False,
+        blend: Blend | None = None,
     ) -> None:
         """`label`: the text is a name, never rewritten; what would be redacted in prose ends the exchange.
 
         `unseen`: what this guard releases goes nowhere, so it may judge at once what another would wait for, and rewrites nothing either.
+        `blend`: a slower model is asked about stretches that leave doubt; not with `strict`, which judges whole texts.
         """
         self._rules = rules
         self._detectors = tuple(detectors) + ((rules.blocklist,) if rules.blocklist is not None else ())
@@ -190,8 +199,10 @@ class StreamGuard:
         self._label = label or unseen
         self._unseen = unseen
         self._role = role
+        self._stretches = Stretches(blend, role) if blend is not None and session is not None else None
         contexts = [d.left_context for d in self._detectors]
-        self._keep = max([*contexts, LINK_CONTEXT if self._pseudonyms else 0, NER_LEFT if rules.ner else 0, READ_LEFT if readings else 0])
+        contexts += [LINK_CONTEXT if self._pseudonyms else 0, NER_LEFT if rules.ner else 0, READ_LEFT if readings else 0]
+        self._keep = max([*contexts, READ if self._stretches is not None else 0])
         self._text = ""
         self._start = 0  # INVARIANT: text[:start] has left or is context; text[start:] has not left
         self._scored = 0  # INVARIANT: start <= scored; text[:scored] was fed to the session
@@ -250,6 +261,8 @@ class StreamGuard:
         self._reread(boundary)
         if self._cautious >= 0:
             boundary = self._cleared(boundary)
+        if self._stretches is not None:
+            boundary = self._undoubted(self._stretches, boundary)
         return self._commit(min([boundary, *(d.viable_from(self._text, self._start) for d in self._detectors)]))
 
     def after(self, text: str) -> None:
@@ -258,6 +271,8 @@ class StreamGuard:
         self._total = self._start = self._scored = self._named = self._read = len(text)
         if self._session is not None:
             self._judged = self._session.feed(text)
+        if self._stretches is not None:
+            self._stretches.begin = self._stretches.settled = len(text)
 
     def recent(self, context: int) -> tuple[str, str]:
         """Return up to `context` code points that nothing to come can change, and all after them."""
@@ -282,8 +297,11 @@ class StreamGuard:
         if self._dead:
             return []
         self._speaks(final=True)
-        self._score(len(self._text))
+        self._score(len(self._text), final=True)
         self._reread(len(self._text))
+        if self._stretches is not None and self._stretches.waiting:
+            self.drop()
+            raise InspectorUnavailable("the end of a text was not judged")
         pieces = self._commit(len(self._text), final=True)
         self._dead = True
         return pieces
@@ -339,6 +357,22 @@ class StreamGuard:
         self._named = cut
         return [] if final else self.feed("")
 
+    def opinion_request(self, *, final: bool = False) -> list[str]:
+        """Return the texts the slower model is to read now, if any. Answer with `opinion_result`. Raises `Blocked`."""
+        if self._stretches is None or self._dead:
+            return []
+        if final:
+            self._score(len(self._text), final=True)
+        return self._stretches.wanted()
+
+    def opinion_result(self, answers: Sequence[tuple[dict[str, float], bool]], *, final: bool = False) -> list[Piece]:
+        """Take what was said of the requested texts, in order; return what may leave now. Raises `Blocked`."""
+        if self._stretches is None or self._dead:
+            return []
+        for scores in self._stretches.judged(answers):
+            self._judge(scores)
+        return [] if final else self.feed("")
+
     def _rest(self, name: Span) -> Span:
         """Return what has not been decided of a name. SECURITY: its first part was released as another name, or as none."""
         start = max(name.start, self._named)
@@ -363,21 +397,52 @@ class StreamGuard:
             at -= 1
         return at
 
-    def _score(self, upto: int) -> None:
+    def _judge(self, scores: dict[str, float]) -> None:
+        try:
+            judge_scores(scores, self._rules, self._role, self._findings)
+        except Blocked:
+            self.drop()
+            raise
+
+    def _score(self, upto: int, *, final: bool = False) -> None:
+        if self._stretches is not None:
+            self._score_stretches(self._stretches, upto, final=final)
+            return
         if upto <= self._scored:
             return
         if self._session is not None:
             scores = self._session.feed(self._text[self._scored : upto])
             if scores is not self._judged:  # a session gives the same object again while no maximum rose
                 self._judged = scores
-                try:
-                    judge_scores(scores, self._rules, self._role, self._findings)
-                except Blocked:
-                    self.drop()
-                    raise
+                self._judge(scores)
                 if self._cautious < 0 and any(scores.get(head, 0.0) >= CAUTION * at for head, at in self._rules.block_at.items()):
                     self._cautious = self._scored
         self._scored = upto
+
+    def _score_stretches(self, stretches: Stretches, upto: int, *, final: bool) -> None:
+        """Score text stretch by stretch: what is asked at the end of one may not depend on what came after it."""
+        base = self._total - len(self._text)
+        while True:
+            end = end_of(self._text, stretches.begin - base, upto)
+            if end < 0 and final and stretches.begin < base + upto:
+                end = upto
+            to = end if end >= 0 else upto
+            if to > self._scored and self._session is not None:
+                self._judged = self._session.feed(self._text[self._scored : to])
+                self._scored = to
+            if end < 0:
+                break
+            stretches.ended(base + end, self._judged or {}, self._text[max(0, end - READ) : end])
+        for scores in stretches.judged(()):
+            self._judge(scores)
+
+    def _undoubted(self, stretches: Stretches, boundary: int) -> int:
+        """Return how much of what was scored may leave: while a stretch is in doubt, or near what blocks, what stands before it."""
+        scores = self._judged or {}
+        near = any(scores.get(head, 0.0) >= CAUTION * at for head, at in self._rules.block_at.items())
+        if not near and not stretches.waiting and not stretches.doubts(scores):
+            return boundary
+        return min(boundary, stretches.settled - self._total + len(self._text))
 
     def _cleared(self, boundary: int) -> int:
         """Return how much of what was scored may leave while words wait for the end of their sentence."""
@@ -421,11 +486,7 @@ class StreamGuard:
         for reading in self._readings.views(text):
             if reading == text:
                 continue
-            try:
-                judge_scores(self._readings.score(reading), self._rules, self._role, self._findings)
-            except Blocked:
-                self.drop()
-                raise
+            self._judge(self._readings.score(reading))
             if self._rules.blocklist is not None and self._rules.blocklist.scan(reading):
                 self._die(["BLOCKLIST"])
 
@@ -461,9 +522,7 @@ class StreamGuard:
         if self._names:
             found = united(sorted(found), [name for name in self._names if name.start >= self._start], self._text)
         rules = self._rules
-        found = [
-            s for s in found if rules.action_for(s) is not Action.ALLOW and not in_ranges(s, kept) and not rules.passes(s, self._text)
-        ]
+        found = [s for s in found if rules.action_for(s) is not Action.ALLOW and not in_ranges(s, kept) and not rules.passes(s, self._text)]
         found.sort()
         # SECURITY: what another reading found is never dropped for what overlaps it here: the rest of it is kept.
         for span in self._forced:

@@ -32,8 +32,9 @@ from gateway.providers.local.ner_model import CARD, LABELS
 from gateway.providers.local.ner_names import NamesFinder
 from gateway.providers.local.ner_weights import PACKAGE
 
-MAX_CHARS = 400_000  # of one request; more is refused rather than half read
+MAX_CHARS = 1_000_000  # of one request; more is refused unread. How much less is read the deadline and the worker say
 PIECE = 12_000  # characters asked of a worker at once, less than half a second; deadlines and others are looked at in between
+DEAR_CHARS = 4 * PIECE  # from here on it can be the text's own fault that it is not read by its deadline
 HOPE = 2.0  # how much faster than so far a text may have to be read before it is given up
 HANG_S = 30.0  # a worker that is silent for so long is replaced
 START_S = 60.0
@@ -185,23 +186,32 @@ class _Job:
         self.texts = texts
         self.deadline_s = deadline_s
         self.left = self.size = sum(map(len, texts))
-        self.began_s = 0.0
+        self.came_s = time.monotonic()
+        self.began_s = self.busy_s = 0.0
         self.batches = list(_batches(texts))[::-1]
         self.spans: list[list[Span]] = [[] for _ in texts]
         self.answer: Future[list[list[Span]]] = Future()
+
+    def late(self) -> InspectorUnavailable:
+        """Return why it is not read by its deadline: `TooMuch` where a worker of its own would not have read it either."""
+        read = self.size - self.left
+        if self.size > DEAR_CHARS and read and self.busy_s * self.size > read * (self.deadline_s - self.came_s):
+            return TooMuch("too much text for ner")
+        return InspectorUnavailable("ner deadline")
 
     def read(self, worker: _Worker, hang_s: float) -> None:
         """Have the next piece read. Raises `InspectorUnavailable`."""
         now_s = time.monotonic()
         if now_s >= self.deadline_s:
-            raise InspectorUnavailable("ner deadline")
+            raise self.late()
         read = self.size - self.left
         if read and self.left * (now_s - self.began_s) > HOPE * read * (self.deadline_s - now_s):
-            raise InspectorUnavailable("too much text for ner")  # it will not be read in time: the worker is for those that will
+            raise self.late()  # it will not be read in time: the worker is for those that will
         self.began_s = self.began_s or now_s
         batch = self.batches.pop()
         asked = [self.texts[at][begin:end].encode("utf-8", "replace").decode() for at, begin, end in batch]
         answer = msgspec.msgpack.decode(worker.ask(msgspec.msgpack.encode(asked), hang_s), type=_Answer)
+        self.busy_s += time.monotonic() - now_s
         for (at, begin, end), found in zip(batch, answer, strict=True):
             self.spans[at] += [Span(begin + start, begin + stop, kind, score, NerPool.name) for start, stop, kind, score in found]
             self.left -= end - begin
@@ -253,6 +263,8 @@ class NerPool:
     async def detect(self, texts: Sequence[str], deadline_s: float) -> list[list[Span]]:
         """Return spans for each text. Raises `InspectorUnavailable` past the deadline, when the queue is full or the worker is lost.
 
+        `TooMuch` where a worker of its own could not have read the texts by the deadline.
+
         Passages in a language the model does not know yield none: it would take every noun for a name.
         """
         spans: list[list[Span]] = [[] for _ in texts]
@@ -274,7 +286,7 @@ class NerPool:
         try:
             answer = await asyncio.wait_for(asyncio.wrap_future(job.answer), remaining)
         except TimeoutError:
-            raise InspectorUnavailable("ner deadline") from None
+            raise job.late() from None
         for at, found in zip(chosen, answer, strict=True):
             spans[at] = found
         return spans

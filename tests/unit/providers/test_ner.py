@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from gateway.ports import InspectorUnavailable
+from gateway.ports import InspectorUnavailable, TooMuch
 from gateway.providers.local import ner_weights
 from gateway.providers.local.ner import NerPool, custom_spans, load_recognizer
 
@@ -138,9 +138,32 @@ async def test_a_full_queue_is_refused(pool: NerPool) -> None:
     assert all(len(result[0]) == 2 for result in results if isinstance(result, list))
 
 
-async def test_too_much_text_is_refused(pool: NerPool) -> None:
-    with pytest.raises(InspectorUnavailable):
-        await pool.detect(["the " * 120_000], time.monotonic() + 30)
+async def test_more_text_than_is_ever_read_is_refused_unread(pool: NerPool) -> None:
+    since = time.monotonic()
+    with pytest.raises(TooMuch):
+        await pool.detect(["the " * 250_001], time.monotonic() + 30)
+    assert time.monotonic() - since < 1
+
+
+async def test_text_that_no_worker_reads_by_its_deadline_is_its_senders_to_shorten(pool: NerPool) -> None:
+    with pytest.raises(TooMuch):
+        await pool.detect([TEXT * 8_000], time.monotonic() + 1.5)
+
+
+async def test_text_that_waited_for_others_is_not_its_senders_fault(pool: NerPool) -> None:
+    others = [asyncio.ensure_future(pool.detect([TEXT * 150], time.monotonic() + 60)) for _ in range(40)]
+    await asyncio.sleep(0.05)
+    with pytest.raises(InspectorUnavailable) as refused:
+        await pool.detect([TEXT * 160], time.monotonic() + 0.5)
+    assert not isinstance(refused.value, TooMuch)
+    await asyncio.gather(*others)
+
+
+async def test_half_a_million_characters_are_read_where_the_deadline_lets_them(pool: NerPool) -> None:
+    filler = "The weather was fine and nothing happened at all that day. "
+    text = filler * (500_000 // len(filler)) + TEXT
+    [spans] = await pool.detect([text], time.monotonic() + 120)
+    assert [text[span.start : span.end] for span in spans] == ["Margaret Thompson", "Chicago"]
 
 
 async def test_a_dead_worker_is_replaced(pool: NerPool) -> None:
