@@ -2,15 +2,18 @@
 
 A pseudonym is `<TYPE_k7f3_1>`: the entity type, a nonce drawn for this request, a number for each distinct value. Only tokens
 minted in this request from the caller's own user messages are restored, never inside a URL, a link, markup or a tool's
-arguments: a model can be told to carry placeholders to an address of the attacker's (SECURITY). The map lives in memory for
-one exchange and is dropped with it.
+arguments: a model can be told to carry placeholders to an address of the attacker's (SECURITY). In a text that is JSON, and in a
+string that stands in JSON's punctuation, the value comes back escaped, so that the text stays valid JSON. The map lives in memory for one
+exchange and is dropped with it.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import re2
 
@@ -25,9 +28,35 @@ MAX_OPENING = MAX_PLACEHOLDER  # and of what opens a tag
 # markup needs is absent: / \\ = & % @ # < > [ ] and a dot before a letter.
 _BEFORE = re2.compile(r"(?:[\pL\pN,;:!('\"\x{201c}\x{201e}\x{2018}*_-])*\z")
 _AFTER = re2.compile(r"(?:[\pL\pN,;:!?)'\"\x{201d}\x{2019}*_\x{2026}-]|\.(?:[^\pL\pN]|\z)|\.\.)*\z")
+# The same within a string of JSON without white space: `{"to":"` before it, `"}` or `","n":1` after it. What follows the string is no link.
+_JSON_BEFORE = re2.compile(r"""(?:[\pL\pN_{}\[\],:"+-]|[0-9]\.[0-9])*[{\[,:]"[\pL\pN,;:!('\x{201c}\x{201e}\x{2018}*_-]*\z""")
+_JSON_AFTER = re2.compile(r"""(?s)(?:[\pL\pN,;:!?)'\x{201d}\x{2019}*_\x{2026}-]|\.(?:[^\pL\pN]|\z)|\.\.)*"(?:[,}\]:].*)?\z""")
+_JSON_OPENS = re2.compile(r"""\s*(?:```(?:json|JSON)?\s*)?(?:\{\s*"|\[\s*[{\["0-9tfn-])""")
+OPENING = 64  # code points of a text that tell whether it is JSON
 _SCHEME = re2.compile(r"(?i)\b(?:[a-z]+-)?(?:https?|ftp|mailto|data|javascript|vbscript|blob|wss?):")
 _DEFINITION = re2.compile(r"(?:^|\n)[ \t>*-]*!?\[[^\]\n]*\]:[^\n]*\z")
 LINK_CONTEXT = 512  # code points looked back for the run a token stands in; a longer run is never prose
+
+
+def is_json(opening: str) -> bool:
+    """Tell whether a text that begins with `opening` is JSON, by its first signs: a stream shows no more when it must be known."""
+    return _JSON_OPENS.match(opening[:OPENING]) is not None
+
+
+class _Value(NamedTuple):
+    """A value as it reads in prose, and as the caller wrote it in JSON."""
+
+    plain: str
+    escaped: str
+
+    @classmethod
+    def of(cls, text: str, *, escaped: bool) -> _Value:
+        if escaped and "\\" in text:
+            try:
+                return cls(json.loads(f'"{text}"'), text)
+            except ValueError:  # half an escape, or text that only looks like JSON: it stands for itself
+                pass
+        return cls(text, text if escaped else json.dumps(text, ensure_ascii=False)[1:-1])
 
 
 def escape_lookalikes(text: str) -> str:
@@ -62,36 +91,48 @@ class Pseudonyms:
     def __init__(self, nonce: str) -> None:
         self._nonce = nonce
         self._tokens: dict[tuple[str, str], str] = {}
-        self._restorable: dict[str, str] = {}
+        self._restorable: dict[str, _Value] = {}
 
-    def token(self, type_: str, value: str, *, restorable: bool) -> str:
-        """Return the token of a value, the same for equal values of a type. `restorable` once makes it restorable for good."""
-        token = self._tokens.get((type_, value))
+    def token(self, type_: str, value: str, *, restorable: bool, escaped: bool = False) -> str:
+        """Return the token of a value, the same for equal values of a type. `restorable` once makes it restorable for good.
+
+        `escaped`: the value was found in a text that is JSON.
+        """
+        found = _Value.of(value, escaped=escaped)
+        token = self._tokens.get((type_, found.plain))
         if token is None:
             token = f"<{type_}_{self._nonce}_{len(self._tokens) + 1}>"
-            self._tokens[(type_, value)] = token
+            self._tokens[(type_, found.plain)] = token
         if restorable:
-            self._restorable[token] = value
+            self._restorable.setdefault(token, found)
         return token
 
     @property
     def empty(self) -> bool:
         return not self._restorable
 
-    def value(self, token: str, left: str, right: str, markup: int = 0) -> str:
+    def value(self, token: str, left: str, right: str, markup: int = 0, *, escaped: bool = False) -> str:
         """Return what stands for `token` between `left` and `right`: its value, or the token where it may not be restored.
 
         `right` must reach to the end of the run without white space that the token stands in; `markup` is the state of
-        `markup_after` for everything before the token.
+        `markup_after` for everything before the token; `escaped`: the text is JSON.
         """
         value = self._restorable.get(token)
         if value is None or markup:
             return token
         before = PLACEHOLDER.sub("", _run_before(left[-LINK_CONTEXT:]))
         after = PLACEHOLDER.sub("", _run_after(right[:LINK_CONTEXT]))
-        if not _BEFORE.match(before) or not _AFTER.match(after) or _SCHEME.search(before) or _DEFINITION.search(left[-LINK_CONTEXT:]):
+        if _SCHEME.search(before) or _DEFINITION.search(left[-LINK_CONTEXT:]):
             return token
-        return value
+        if not _BEFORE.match(before):
+            if not _JSON_BEFORE.match(before):
+                return token
+            escaped = True
+        if not _AFTER.match(after):
+            if not _JSON_AFTER.match(after):
+                return token
+            escaped = True
+        return value.escaped if escaped else value.plain
 
     def restore(self, text: str) -> str:
         """Return a whole text with every token restored that may be."""
@@ -99,10 +140,11 @@ class Pseudonyms:
             return text
         parts: list[str] = []
         at = markup = 0
+        escaped = is_json(text)
         for begin, end in placeholder_ranges(text):
             markup = markup_after(markup, text[at:begin])
             near, far = text[max(0, begin - LINK_CONTEXT) : begin], text[end : end + LINK_CONTEXT]
-            parts += (text[at:begin], self.value(text[begin:end], near, far, markup))
+            parts += (text[at:begin], self.value(text[begin:end], near, far, markup, escaped=escaped))
             at = end
         return "".join(parts) + text[at:]
 

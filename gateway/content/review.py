@@ -16,7 +16,7 @@ from gateway.content import documents
 from gateway.content.inspect import MIN_LANGUAGE_LETTERS, Clean, Finding, Inspection, Pace, Scope, TooDear, borders, prose_offsets, runs
 from gateway.content.joined import Joined, completed, join
 from gateway.content.neighbours import orders
-from gateway.content.pseudonyms import Pseudonyms
+from gateway.content.pseudonyms import Pseudonyms, is_json
 from gateway.content.rules import Action, DirectionRules, Rules
 from gateway.content.stream import Findings
 from gateway.content.verdicts import verdict
@@ -358,15 +358,16 @@ async def _rewrite(
     for unit, found in sorted(((unit, found) for unit, found in zip(units, spans, strict=True) if found), key=_turn):
         segment = unit.segment
         restorable = segment.role is Role.USER and unit.document_path is None
+        escaped = unit.document_path is None and is_json(segment.text)
 
-        def stand_in(span: Span, value: str, restorable: bool = restorable) -> str | None:
+        def stand_in(span: Span, value: str, restorable: bool = restorable, escaped: bool = escaped) -> str | None:
             action = side.action_for(span)
             if action is Action.ALLOW:
                 return None
             findings.note(action, span.type)
             findings.entities[span.type] += 1
             if action is Action.PSEUDONYMISE and pseudonyms is not None:
-                return pseudonyms.token(span.type, value, restorable=restorable)
+                return pseudonyms.token(span.type, value, restorable=restorable, escaped=escaped)
             return f"<{span.type}>" if action >= Action.PSEUDONYMISE else None
 
         await pace.breathe()

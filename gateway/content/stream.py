@@ -52,8 +52,10 @@ import msgspec
 from gateway.content.language import short_language
 from gateway.content.pseudonyms import (
     LINK_CONTEXT,
+    OPENING,
     Pseudonyms,
     in_ranges,
+    is_json,
     markup_after,
     partial_placeholder,
     placeholder_ranges,
@@ -204,6 +206,7 @@ class StreamGuard:
         contexts += [LINK_CONTEXT if self._pseudonyms else 0, NER_LEFT if rules.ner else 0, READ_LEFT if readings else 0]
         self._keep = max([*contexts, READ if self._stretches is not None else 0])
         self._text = ""
+        self._opening = ""  # the first `OPENING` code points, where values come back
         self._start = 0  # INVARIANT: text[:start] has left or is context; text[start:] has not left
         self._scored = 0  # INVARIANT: start <= scored; text[:scored] was fed to the session
         self._named = 0  # text[:named] has been through NER
@@ -248,6 +251,8 @@ class StreamGuard:
     def _feed(self, delta: str) -> list[Piece]:
         if self._dead:
             return []
+        if self._pseudonyms is not None and self._total < OPENING:
+            self._opening += delta[: OPENING - self._total]
         self._text += delta
         self._total += len(delta)
         if self.held > (MAX_TAIL_STRICT if self._strict else MAX_TAIL_WINDOW):
@@ -268,6 +273,7 @@ class StreamGuard:
     def after(self, text: str) -> None:
         """Take text that stands before all that will be fed: it has left already and is context."""
         self._text = text
+        self._opening = text[:OPENING]
         self._total = self._start = self._scored = self._named = self._read = len(text)
         if self._session is not None:
             self._judged = self._session.feed(text)
@@ -555,12 +561,13 @@ class StreamGuard:
                 edits.append((span.start, span.end, f"<{span.type}>"))
         if self._pseudonyms is not None:
             markup, done = self._markup, 0
+            escaped = is_json(self._opening)
             for begin, end in kept:
                 markup = markup_after(markup, self._text[done:begin])  # a placeholder ends no tag, as in a whole text
                 done = end
                 if self._start <= begin < upto:
                     near, far = self._text[max(0, begin - LINK_CONTEXT) : begin], self._text[end : end + LINK_CONTEXT]
-                    edits.append((begin, end, self._pseudonyms.value(self._text[begin:end], near, far, markup)))
+                    edits.append((begin, end, self._pseudonyms.value(self._text[begin:end], near, far, markup, escaped=escaped)))
             edits.sort()
         pieces: list[Piece] = []
         at = self._start

