@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from gateway.content import verdicts
+from gateway.content.canaries import watching
 from gateway.content.inbound import put
 from gateway.content.inspect import Scope, TooDear
 from gateway.content.review import judged_before, review
@@ -50,7 +51,7 @@ async def pour(
     outcome.answered = True
     outcome.digest = hashlib.sha256()
     permit = prompt.valid.permit
-    rules = house.rules(permit.generation, permit.obligations.profile)
+    rules = watching(house.rules(permit.generation, permit.obligations.profile), prompt.valid.segments)
     try:
         if prompt.valid.stream:
             await Stream(answer, prompt, rules, house, sink, outcome, exchange).run(headers)

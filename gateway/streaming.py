@@ -14,17 +14,18 @@ from typing import Any
 import msgspec
 
 from gateway.content import verdicts
+from gateway.content.cascade import FLAGGED
 from gateway.content.inspect import Scope
 from gateway.content.review import review
 from gateway.content.rules import Action, Rules
 from gateway.content.seam import BORDER
 from gateway.content.second_opinion import Blend
-from gateway.content.stream import ASYNC_BOUND, Blocked, Findings, Piece, Readings, StreamGuard, behind, releasing
+from gateway.content.stream import ASYNC_BOUND, MAX_STEP, Blocked, Findings, Piece, Readings, StreamGuard, behind, releasing
 from gateway.evidence import Direction, Role, ScreenedRequest, Segment, Span, StreamMode, Use
 from gateway.exchange import Exchange
 from gateway.house import House
 from gateway.outcome import Headers, Outcome, Sink, answer_id, call_id, reported
-from gateway.ports import InspectorUnavailable, UpstreamError
+from gateway.ports import InspectorUnavailable, ModerationSession, UpstreamError
 from gateway.schema import chunks
 from gateway.stream_events import SPLIT_AT, Channel, Held, Plain, Slot, Waiting
 from gateway.stream_together import Together
@@ -33,6 +34,7 @@ from gateway.upstream.sse import SseParser
 
 CHARS_PER_TOKEN = 6  # no tokenizer in use yields longer tokens on average: a stream over ceiling x 6 has broken its limit
 MAX_CHANNELS = 256
+STEP = MAX_STEP // 2  # code points of a channel after which names and second opinions are waited for
 GATHER_S = 0.03  # a reader sees no difference, a core half the work
 
 
@@ -56,6 +58,7 @@ class Stream(Waiting):
         # What reads whole texts is asked when all of an answer is there, which `strict` alone waits for.
         self._reread = rules.outbound.second_opinion and self._mode is StreamMode.STRICT
         self._degraded = False
+        self._unheard = False  # the slower model did not answer once, and policy lets that pass
         self._findings = Findings()
         self._channels: dict[tuple[int, str], Channel] = {}
         self._waiting: dict[int, str] = {}  # choices that ended while others had hardly begun, with their finish reasons
@@ -263,17 +266,22 @@ class Stream(Waiting):
         rules = self._rules.outbound
         if self._reread and not arguments:
             rules = msgspec.structs.replace(rules, block_at={}, record_at={})  # `_finish_whole` judges harm, with both models
+        blend = None if mode is StreamMode.STRICT else self._blend(name)
         return StreamGuard(
             rules,
             [inspectors.scanner],
-            inspectors.moderator.open(Role.ASSISTANT),
+            self._session(),
             None if arguments else self._prompt.restorer,
             self._findings,
             mode=mode,
             readings=None if arguments else self._readings,
             label=name.endswith(":name"),
-            blend=None if mode is StreamMode.STRICT else self._blend(name),
+            blend=blend,
+            anew=self._session if blend is not None else None,
         )
+
+    def _session(self) -> ModerationSession:
+        return self._house.inspection.inspectors.moderator.open(Role.ASSISTANT)
 
     def _blend(self, name: str) -> Blend | None:
         """Return how two models' scores are joined where policy asks the second. Raises `InspectorUnavailable` where there is none."""
@@ -281,9 +289,7 @@ class Stream(Waiting):
         if not rules.second_opinion or name not in chunks.PROSE or not (rules.block_at or rules.record_at):
             return None
         if inspectors.blend is None:
-            if rules.on_error is Action.BLOCK:
-                raise InspectorUnavailable("no second opinion is configured")
-            self._degraded = True
+            self._without_opinion()
         return inspectors.blend
 
     def _at_once(self, name: str) -> Channel:
@@ -294,7 +300,7 @@ class Stream(Waiting):
         first = StreamGuard(
             releasing(rules), secrets, None, self._prompt.restorer, self._findings, mode=StreamMode.WINDOW, label=name.endswith(":name")
         )
-        session = inspectors.moderator.open(Role.ASSISTANT)
+        session, blend = self._session(), self._blend(name)
         second = StreamGuard(
             behind(rules),
             [inspectors.scanner],
@@ -304,7 +310,8 @@ class Stream(Waiting):
             mode=StreamMode.WINDOW,
             readings=self._readings,
             unseen=True,
-            blend=self._blend(name),
+            blend=blend,
+            anew=self._session if blend is not None else None,
         )
         return Channel(name, first, second)
 
@@ -314,7 +321,7 @@ class Stream(Waiting):
         while True:
             names, doubts = judge.ner_request(final=final), judge.opinion_request(final=final)
             if names is not None:
-                channel.asked.append((asyncio.ensure_future(self._names(names[0])), partial(_take_names, judge, names[1])))
+                channel.asked.append((asyncio.ensure_future(self._names(names[0])), partial(_take_names, judge, names[1], final)))
             if doubts:
                 channel.asked.append((asyncio.ensure_future(self._opinions(doubts)), judge.opinion_result))
             if not channel.asked or not (final or channel.asked[0][0].done() or judge.held > ASYNC_BOUND):
@@ -326,6 +333,11 @@ class Stream(Waiting):
         channel.guard.hold(judge.released + ASYNC_BOUND)
 
     async def _feed(self, channel: Channel, text: str, out: list[bytes]) -> None:
+        """Take text in steps, whoever is asked in between: a large event is not mistaken for text that cannot be released."""
+        for at in range(0, max(1, len(text)), STEP):
+            await self._feed_step(channel, text[at : at + STEP], out)
+
+    async def _feed_step(self, channel: Channel, text: str, out: list[bytes]) -> None:
         guard = channel.guard
         if channel.behind is not None:
             await self._judge_behind(channel, channel.behind, text)
@@ -339,16 +351,23 @@ class Stream(Waiting):
 
     async def _opinions(self, texts: list[str]) -> list[tuple[dict[str, float], bool]]:
         """Ask the slower model; no opinions where it is away and policy lets that pass. Raises `InspectorUnavailable`."""
-        try:
-            opinion = self._house.inspection.inspectors.opinion
-            if opinion is None:
-                raise InspectorUnavailable("no second opinion is configured")
-            return await opinion.judge(texts, [Role.ASSISTANT] * len(texts), self._deadline_s())
-        except InspectorUnavailable:
-            if self._rules.outbound.on_error is Action.BLOCK:
-                raise
-            self._degraded = True
-            return [({}, False)] * len(texts)
+        opinion = self._house.inspection.inspectors.opinion
+        if opinion is not None and not self._unheard:
+            try:
+                return await opinion.judge(texts, [Role.ASSISTANT] * len(texts), self._deadline_s())
+            except InspectorUnavailable:
+                if self._rules.outbound.on_error is Action.BLOCK:
+                    raise
+        self._without_opinion()
+        return [({}, False)] * len(texts)
+
+    def _without_opinion(self) -> None:
+        """Go on with the first model alone where policy lets that pass, to the end of the stream. Raises `InspectorUnavailable`."""
+        if self._rules.outbound.on_error is Action.BLOCK:
+            raise InspectorUnavailable("no second opinion is configured")
+        self._unheard = self._degraded = True
+        if self._rules.outbound.on_error is Action.RECORD:
+            self._findings.note(Action.RECORD, FLAGGED)
 
     async def _names(self, text: str) -> list[Any]:
         ner = self._house.inspection.inspectors.ner
@@ -461,5 +480,5 @@ class Stream(Waiting):
         self._end("blocked", out)
 
 
-def _take_names(judge: StreamGuard, offset: int, names: Sequence[Span]) -> list[Piece]:
-    return judge.ner_result(names, offset)
+def _take_names(judge: StreamGuard, offset: int, final: bool, names: Sequence[Span]) -> list[Piece]:
+    return judge.ner_result(names, offset, final=final)

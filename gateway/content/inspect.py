@@ -18,6 +18,7 @@ from itertools import pairwise
 import msgspec
 
 from gateway.content import views
+from gateway.content.canaries import marked
 from gateway.content.cascade import too_dear
 from gateway.content.doubts import doubtful, second_scores
 from gateway.content.language import short_language
@@ -376,6 +377,8 @@ class Inspection:
         if side.blocklist is not None:
             scanned += await self._scan(side.blocklist, text, pace)
         ours = placeholder_ranges(text)
+        if segment.role is Role.SYSTEM:
+            ours = sorted(ours + marked(text))
         spans = [s for s in united(sorted(scanned), names, text) if not side.passes(s, text) and not in_ranges(s, ours)]
         if _is_run(segment):
             return Finding(tuple(spans))

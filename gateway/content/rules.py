@@ -21,7 +21,12 @@ HEADS = ("hate", "sexual", "violence", "self_harm", "harassment", "illicit", "ha
 # character in it, so no text of a body is ever taken for such a reading, which is judged by less.
 READ_OVER = "\x1fborder"
 BLOCKLIST = "BLOCKLIST"  # the entity type of listed phrases; blocked unless the profile says otherwise
+CANARY = "CANARY"  # marks of the system prompt in an answer (`gateway.content.canaries`); blocked unless the profile says otherwise
 NER_TYPES = frozenset({"PERSON", "LOCATION", "ORGANIZATION", "NRP"})
+
+
+_LISTED = frozenset({BLOCKLIST, CANARY})
+_NEVER_ALLOWED = frozenset({"SECRET", BLOCKLIST, CANARY})
 
 
 class Action(IntEnum):
@@ -58,13 +63,13 @@ class DirectionRules(msgspec.Struct, frozen=True, kw_only=True):
         """Return what to do with one entity. SECRET has its own rule and is never restorable."""
         if span.type == "SECRET":
             return Action.REDACT if self.secrets is Action.PSEUDONYMISE else self.secrets
-        if span.type == BLOCKLIST:
-            return self.entities.get(BLOCKLIST, Action.BLOCK)
+        if span.type in _LISTED:
+            return self.entities.get(span.type, Action.BLOCK)
         return self.entities.get(span.type, self.entity_default)
 
     def passes(self, span: Span, text: str) -> bool:
         """Tell whether what the span covers is on an allowlist. A secret or a listed phrase never is."""
-        return bool(self.allowed) and span.type not in {"SECRET", BLOCKLIST} and text[span.start : span.end].casefold() in self.allowed
+        return bool(self.allowed) and span.type not in _NEVER_ALLOWED and text[span.start : span.end].casefold() in self.allowed
 
     def blocked_heads(self, scores: Mapping[str, float], role: Role) -> list[str]:
         """Return the heads at or over their block threshold, in the order of `HEADS`."""

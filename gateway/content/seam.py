@@ -63,6 +63,7 @@ class Seam:
         self._words = context[-BORDER:]
         if text:
             self.take(channel, text, position)
+        self._words = self._words[-BORDER:]  # what stands before was judged where it stands, or will be, by both models
 
     def change(self) -> None:
         """Note that from here on another channel speaks."""

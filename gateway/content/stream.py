@@ -28,8 +28,8 @@ sentence has ended or `CAUTION_LENGTH` more code points were scored. Ordinary te
 nothing of a harmful answer uses `strict`.
 
 Where a second opinion is asked for, words that leave doubt are kept back with the rest of their stretch (`gateway.content.stretches`)
-until the slower model has read it, and from then on each stretch is; both models' scores decide. What is asked and what is
-decided depends on the text alone; an answer that never came is no verdict, and nothing held leaves without one.
+until the slower model has read it; both models' scores decide. What is asked and what is decided depends on the text alone; an answer
+that never came is no verdict, and nothing held leaves without one.
 
 Where policy lets text leave at once (`async`), two guards read a channel: one releases, holds back the last word, secrets and
 pseudonyms alone, and looks for nothing else; the other is a guard as above whose releases nobody sees (`unseen`: whatever it would
@@ -62,8 +62,8 @@ from gateway.content.pseudonyms import (
     whole_before,
 )
 from gateway.content.rules import Action, DirectionRules
-from gateway.content.second_opinion import Blend
-from gateway.content.stretches import READ, Stretches, end_of
+from gateway.content.second_opinion import Blend, texts_to_ask
+from gateway.content.stretches import CONTEXT, READ, Stretches, end_of
 from gateway.content.union import united
 from gateway.evidence import Role, Span, StreamMode
 from gateway.ports import InspectorUnavailable, ModerationSession, SpanDetector
@@ -186,11 +186,13 @@ class StreamGuard:
         label: bool = False,
         unseen: bool = False,
         blend: Blend | None = None,
+        anew: Callable[[], ModerationSession] | None = None,
     ) -> None:
         """`label`: the text is a name, never rewritten; what would be redacted in prose ends the exchange.
 
         `unseen`: what this guard releases goes nowhere, so it may judge at once what another would wait for, and rewrites nothing either.
-        `blend`: a slower model is asked about stretches that leave doubt; not with `strict`, which judges whole texts.
+        `blend` and `anew`, another `session` like the one given: a slower model is asked about stretches that leave doubt; not with
+        `strict`, which judges whole texts.
         """
         self._rules = rules
         self._detectors = tuple(detectors) + ((rules.blocklist,) if rules.blocklist is not None else ())
@@ -201,10 +203,13 @@ class StreamGuard:
         self._label = label or unseen
         self._unseen = unseen
         self._role = role
-        self._stretches = Stretches(blend, role) if blend is not None and session is not None else None
+        if (blend is None) is not (anew is None):
+            raise ValueError("a slower model is asked with `blend` and `anew`")
+        self._stretches = Stretches(blend, role) if blend is not None else None
+        self._anew = anew
         contexts = [d.left_context for d in self._detectors]
         contexts += [LINK_CONTEXT if self._pseudonyms else 0, NER_LEFT if rules.ner else 0, READ_LEFT if readings else 0]
-        self._keep = max([*contexts, READ if self._stretches is not None else 0])
+        self._keep = max([*contexts, READ_LEFT + READ if self._stretches is not None else 0])
         self._text = ""
         self._opening = ""  # the first `OPENING` code points, where values come back
         self._start = 0  # INVARIANT: text[:start] has left or is context; text[start:] has not left
@@ -220,6 +225,7 @@ class StreamGuard:
         self._read = 0  # text[:read] has been read in its other readings
         self._spoken = 0  # code points received when its language was last looked at
         self._total = 0  # code points received
+        self._walked = self._blank = 0  # of these, how many were looked at for blanks, and where the last one ended
         self._markup = 0  # state of `markup_after` for everything before `_text`
         self._dead = False
         self._left = -1  # how much had left when the rest was dropped
@@ -397,11 +403,16 @@ class StreamGuard:
                 return at + 1
 
     def _boundary(self) -> int:
+        """Return where the last word begins that has not ended, walking over no text twice."""
         text = self._text
         at = len(text)
-        while at > self._start and not text[at - 1].isspace():
+        least = max(self._start, at - (self._total - self._walked))
+        while at > least and not text[at - 1].isspace():
             at -= 1
-        return at
+        if at > least or (at > self._start and text[at - 1].isspace()):
+            self._blank = self._total - len(text) + at
+        self._walked = self._total
+        return max(self._start, self._blank - self._total + len(text))
 
     def _judge(self, scores: dict[str, float]) -> None:
         try:
@@ -429,8 +440,9 @@ class StreamGuard:
         """Score text stretch by stretch: what is asked at the end of one may not depend on what came after it."""
         base = self._total - len(self._text)
         while True:
-            end = end_of(self._text, stretches.begin - base, upto)
-            if end < 0 and final and stretches.begin < base + upto:
+            begin = stretches.begin - base
+            end = end_of(self._text, begin, upto, stretches.least)
+            if end < 0 and final and begin < upto:
                 end = upto
             to = end if end >= 0 else upto
             if to > self._scored and self._session is not None:
@@ -438,15 +450,33 @@ class StreamGuard:
                 self._scored = to
             if end < 0:
                 break
-            stretches.ended(base + end, self._judged or {}, self._text[max(0, end - READ) : end])
+            scores, others = self._read_otherwise(self._text[max(0, begin - READ_LEFT) : end], dict(self._judged or {}))
+            texts = dict.fromkeys([self._text[max(0, min(end - READ, begin - CONTEXT)) : end], *others])
+            if stretches.ended(base + end, scores, list(texts)) and self._anew is not None:
+                self._session = self._anew()
+                self._judged = self._session.feed(self._text[max(0, end - CONTEXT) : end])
         for scores in stretches.judged(()):
             self._judge(scores)
+
+    def _read_otherwise(self, text: str, scores: dict[str, float]) -> tuple[dict[str, float], list[str]]:
+        """Return the highest of `scores` and those of the other readings of a text, and which of these are worth a slower look."""
+        if self._readings is None:
+            return scores, []
+        readings = self._readings.views(text)
+        for reading in readings:
+            if reading != text:
+                for head, score in self._readings.score(reading).items():
+                    scores[head] = max(score, scores.get(head, 0.0))
+        return scores, texts_to_ask(readings)[1:]
+
+    def _near(self, scores: dict[str, float]) -> bool:
+        return any(scores.get(head, 0.0) >= CAUTION * at for head, at in self._rules.block_at.items())
 
     def _undoubted(self, stretches: Stretches, boundary: int) -> int:
         """Return how much of what was scored may leave: while a stretch is in doubt, or near what blocks, what stands before it."""
         scores = self._judged or {}
-        near = any(scores.get(head, 0.0) >= CAUTION * at for head, at in self._rules.block_at.items())
-        if not near and not stretches.waiting and not stretches.doubts(scores):
+        free = not stretches.waiting and stretches.wary <= stretches.settled
+        if free and not self._near(scores) and not stretches.doubts(scores):
             return boundary
         return min(boundary, stretches.settled - self._total + len(self._text))
 
@@ -492,9 +522,17 @@ class StreamGuard:
         for reading in self._readings.views(text):
             if reading == text:
                 continue
-            self._judge(self._readings.score(reading))
-            if self._rules.blocklist is not None and self._rules.blocklist.scan(reading):
-                self._die(["BLOCKLIST"])
+            scores = self._readings.score(reading)
+            if self._stretches is None:
+                self._judge(scores)
+            elif self._near(scores) or self._stretches.doubts(scores):  # judged with its stretch, by both models
+                self._stretches.wary = self._total - len(self._text) + upto
+            for span in self._rules.blocklist.scan(reading) if self._rules.blocklist is not None else ():
+                action = self._rules.action_for(span)
+                if action >= Action.PSEUDONYMISE:  # nobody knows which characters to replace
+                    self._die([span.type])
+                if action is Action.RECORD:
+                    self._findings.note(action, span.type)
 
     def _die(self, flagged: list[str]) -> None:
         for name in flagged:

@@ -26,7 +26,7 @@ HEADS = ("hate", "sexual", "violence", "self_harm", "harassment", "illicit", "ha
 MAX_PHRASES = 10_000
 MAX_PHRASE_WORDS = 16
 MAX_RECOGNIZERS = 64
-RESERVED = frozenset({"SECRET", "BLOCKLIST", "*"})  # types with rules of their own
+RESERVED = frozenset({"SECRET", "BLOCKLIST", "CANARY", "*"})  # types with rules of their own
 
 _ENTITY = re.compile(r"[A-Z][A-Z0-9_]{1,63}|\*")
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
@@ -236,6 +236,8 @@ def _direction(table: Table, own: _Own, outbound: bool) -> DirectionPolicy:
     allowed = frozenset(value for name in _chosen(table, "allowlists", own.allowed, "allowlist") for value in own.allowed[name])
     if chosen and "BLOCKLIST" not in entities:
         entities["BLOCKLIST"] = EntityAction.BLOCK
+    if outbound:
+        entities.setdefault("CANARY", EntityAction.BLOCK)
     block_at = _thresholds(table.table("block_at"))
     record_at = _thresholds(table.table("record_at"))
     if record_at.pop("attack_in_documents", None) is not None:

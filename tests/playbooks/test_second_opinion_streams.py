@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import msgspec
 import pytest
-from poured_streams import Poured, ending, event, in_pieces, pour, starter_rules
+from poured_streams import DONE, Poured, ending, event, in_pieces, pour, starter_rules
 
+from gateway.content.cascade import FLAGGED
 from gateway.content.rules import Action
 from gateway.content.second_opinion import Blend
-from gateway.evidence import Role, StreamMode
+from gateway.content.stretches import ASKED
+from gateway.evidence import Role, Span, StreamMode
 from gateway.ports import InspectorUnavailable
 from gateway.providers.local.moderation import HEADS
 
@@ -25,9 +28,11 @@ class Second:
 
     def __init__(self, said: float, *, away: bool = False) -> None:
         self._said, self._away = dict.fromkeys(HEADS, said), away
+        self.tries = 0
         self.asked: list[str] = []
 
     async def judge(self, texts: Sequence[str], roles: Sequence[Role], deadline_s: float) -> list[tuple[dict[str, float], bool]]:
+        self.tries += 1
         if self._away:
             raise InspectorUnavailable("away")
         self.asked += texts
@@ -112,3 +117,63 @@ async def test_where_policy_lets_it_be_away_the_first_model_decides_and_the_reco
 async def test_rules_that_ask_where_nobody_can_answer_end_the_stream(mode: StreamMode) -> None:
     poured = await streamed(LINEAR_PASSES, None, mode)
     assert isinstance(poured.fault, InspectorUnavailable) and poured.text() == ""
+
+
+class Names:
+    """Finds no name, and counts how often it was asked."""
+
+    name, version = "toy-names", "1"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def detect(self, texts: Sequence[str], deadline_s: float) -> list[list[Span]]:
+        self.asked += 1
+        assert self.asked < 100, "asked about the same text again and again"
+        await asyncio.sleep(0)
+        return [[] for _ in texts]
+
+
+ENDINGS = ["Hi.", "All is well. Good bye.", "All is well. Good bye.\n", "the river and the stone " * 30, "no end to it and"]
+
+
+@pytest.mark.parametrize("text", ENDINGS)
+@MODES
+async def test_names_are_looked_for_to_the_end_and_no_further(text: str, mode: StreamMode) -> None:
+    names = Names()
+    rules = msgspec.structs.replace(starter_rules(ner=True), outbound=msgspec.structs.replace(starter_rules().outbound, ner=True))
+    poured = await pour([event("content", text), ending(), DONE], mode=mode, rules=rules, ner=names)
+    assert poured.text() == text and poured.fault is None and names.asked >= 1
+
+
+@MODES
+async def test_one_large_event_is_no_text_that_cannot_be_released(mode: StreamMode) -> None:
+    text = (LINEAR_PASSES.partition(" Mail")[0] + " ") * 600
+    for step in (len(text), 350):
+        second = Second(0.0)
+        poured = await streamed(text, second, mode, cuts=list(range(0, len(text), step)) or [len(text)])
+        assert not poured.blocked and poured.fault is None and poured.text() == text and len(second.asked) <= ASKED
+
+
+@MODES
+async def test_the_record_says_that_a_stream_was_not_heard_and_nobody_is_asked_twice(mode: StreamMode) -> None:
+    second = Second(0.0, away=True)
+    poured = await streamed((LINEAR_PASSES.partition(" Mail")[0] + " ") * 40, second, mode, on_error=Action.RECORD)
+    assert poured.outcome.verdict is not None and poured.outcome.verdict.flagged == (FLAGGED,) and second.tries == 1
+
+
+@MODES
+async def test_a_change_of_channel_takes_nothing_from_the_second_opinion(mode: StreamMode) -> None:
+    """What one channel holds unjudged is read together with the next one's by its last words alone."""
+    rules = starter_rules()
+    rules = msgspec.structs.replace(rules, outbound=msgspec.structs.replace(rules.outbound, second_opinion=True))
+    plain = "The recipe needs two eggs and some flour. " * 6
+    harm = plain + LINEAR_BLOCKS[:-1] + ", and " + "so on and on with stones and rivers and bridges " * 14
+    for text in (harm, plain + LINEAR_BLOCKS + " " + plain):
+        pieces = [event("reasoning", piece) for piece in in_pieces(text, range(0, len(text), 7))]
+        after = event("content", plain)
+        poured = await pour([*pieces, after, ending(), DONE], mode=mode, rules=rules, opinion=Second(0.0), blend=ALWAYS)
+        whole = await pour(
+            [*pieces, after, ending(), DONE], mode=StreamMode.STRICT, rules=rules, opinion=Second(0.0), blend=ALWAYS
+        )
+        assert not whole.blocked and not poured.blocked and poured.text("reasoning") == text

@@ -11,8 +11,8 @@ from toy_detectors import ToyEmails
 
 from gateway.content.rules import Action, DirectionRules
 from gateway.content.second_opinion import Blend
-from gateway.content.stream import Blocked, Findings, StreamGuard
-from gateway.content.stretches import LEAST, MOST, READ, end_of
+from gateway.content.stream import Blocked, Findings, Readings, StreamGuard
+from gateway.content.stretches import ASKED, CONTEXT, LEAST, MANY, MOST, READ, end_of
 from gateway.evidence import StreamMode
 from gateway.ports import InspectorUnavailable
 
@@ -66,9 +66,11 @@ def said(text: str) -> tuple[dict[str, float], bool]:
 class Driven:
     """A guard with its slower model, which answers after `lag` deltas, and all that was asked."""
 
-    def __init__(self, *, rules: DirectionRules = RULES, lag: int = 0, unseen: bool = False) -> None:
+    def __init__(self, *, rules: DirectionRules = RULES, lag: int = 0, unseen: bool = False, readings: bool = False) -> None:
         self.findings = Findings()
-        self.guard = StreamGuard(rules, [ToyEmails()], Session(), None, self.findings, mode=StreamMode.WINDOW, blend=BLEND, unseen=unseen)
+        self.guard = StreamGuard(rules, [ToyEmails()], Session(), None, self.findings, mode=StreamMode.WINDOW, blend=BLEND, anew=Session,
+            unseen=unseen, readings=READINGS if readings else None,
+        )
         self.asked: list[str] = []
         self.out: list[str] = []
         self.blocked: tuple[str, ...] = ()
@@ -157,12 +159,60 @@ def test_a_stretch_that_could_not_be_read_is_not_cleared_by_an_earlier_one() -> 
     assert Driven().run(text, []).blocked == ("violence",)
 
 
-def test_what_was_said_of_an_earlier_stretch_counts_to_the_end() -> None:
-    """A whole answer has the highest of both models: so has a stream, at every point."""
+def test_an_opinion_on_one_passage_says_nothing_of_another() -> None:
     sour = "a murky and sour day it was and nobody minded that at all, said the river to the stone. "
     grim = "river " * 80 + "a grim face looked out at them, and so on it went for a while, plain as stones are. "
     assert not Driven().run(sour, []).blocked and not Driven().run(grim, []).blocked
-    assert Driven().run(sour + grim, []).blocked == ("violence",)
+    assert not Driven().run(sour + grim, []).blocked
+
+
+def test_doubt_ends_with_what_gave_rise_to_it() -> None:
+    text = "a murky day it was and nobody minded that at all, said the river to the stone. " + "plain river stone. " * 200
+    driven = Driven().run(text, list(range(0, len(text), 5)))
+    assert driven.text == text and 1 <= len(driven.asked) <= 4
+    assert len(driven.out) > 500, "what follows comes word by word again"
+
+
+def test_a_long_text_full_of_doubt_is_asked_about_so_often_and_no_more() -> None:
+    text = "the murky river ran on past a murky stone and under a murky bridge, as it always had done. " * 1200
+    driven = Driven().run(text, list(range(0, len(text), 4000)))
+    assert driven.text == text and len(driven.asked) == ASKED
+    grim = Driven().run(text + "a grim face. " * 20, list(range(0, len(text), 4000)))
+    assert grim.blocked == ("violence",) and "grim" not in grim.text, "then the first model decides alone"
+
+
+def test_a_giant_word_is_read_from_its_beginning() -> None:
+    word = "murky," + "vile," + "river," * 400
+    for cuts in ([], [100], list(range(0, 2000, 50))):
+        driven = Driven().run("plain words. " + word + " and more plain words. ", cuts)
+        assert driven.blocked and "vile" not in driven.text
+
+
+def hidden(text: str) -> list[str]:
+    """Another reading of words spelled backwards after a star."""
+    words = [word[:0:-1] if word.startswith("*") else word for word in text.split(" ")]
+    return list(dict.fromkeys([text, " ".join(words)]))
+
+
+READINGS = Readings(hidden, lambda _: frozenset(), lambda _: "en", lambda text: Session().feed(text))
+
+
+@settings(max_examples=500, deadline=None)
+@given(TEXTS, st.lists(st.integers(0, 2500), max_size=60), st.integers(0, 2))
+def test_other_readings_are_asked_about_and_decided_alike_however_cut(text: str, cuts: list[int], lag: int) -> None:
+    text = text.replace("murky", "*ykrum").replace("grim", "*mirg")
+    whole, cut = Driven(readings=True).run(text, []), Driven(readings=True, lag=lag).run(text, cuts)
+    assert bool(cut.blocked) == bool(whole.blocked)
+    if not whole.blocked:
+        assert (cut.text, cut.asked) == (whole.text, whole.asked)
+
+
+def test_a_hidden_word_waits_for_its_verdict_and_may_be_cleared() -> None:
+    text = "plain words come first. then a *mirg thing was said here and went on for a while among the stones. " + "plain river. " * 20
+    cleared = Driven(readings=True).run(text, list(range(len(text))))
+    assert not cleared.blocked and cleared.text == text and any("grim" in one for one in cleared.asked)
+    condemned = Driven(readings=True).run(text.replace("thing", "*eliv"), list(range(len(text))))
+    assert condemned.blocked and "*mirg" not in condemned.text
 
 
 def test_a_text_of_unknown_words_is_asked_about() -> None:
@@ -170,14 +220,14 @@ def test_a_text_of_unknown_words_is_asked_about() -> None:
         def feed(self, words: str) -> dict[str, float]:
             return {}
 
-    guard = StreamGuard(RULES, [], Mute(), None, Findings(), mode=StreamMode.WINDOW, blend=BLEND)
+    guard = StreamGuard(RULES, [], Mute(), None, Findings(), mode=StreamMode.WINDOW, blend=BLEND, anew=Mute)
     assert guard.feed("zzz vile zzz ") == []
     with pytest.raises(Blocked):
         guard.opinion_result([said(text) for text in guard.opinion_request(final=True)], final=True)
 
 
 def test_the_end_of_a_text_without_an_answer_never_leaves() -> None:
-    guard = StreamGuard(RULES, [], Session(), None, Findings(), mode=StreamMode.WINDOW, blend=BLEND)
+    guard = StreamGuard(RULES, [], Session(), None, Findings(), mode=StreamMode.WINDOW, blend=BLEND, anew=Session)
     assert guard.feed("a murky river ") == []
     with pytest.raises(InspectorUnavailable):
         guard.finish()
@@ -185,13 +235,15 @@ def test_the_end_of_a_text_without_an_answer_never_leaves() -> None:
 
 
 def test_one_large_delta_asks_about_each_of_its_stretches_at_once() -> None:
-    guard = StreamGuard(RULES, [], Session(), None, Findings(), mode=StreamMode.WINDOW, blend=BLEND)
+    guard = StreamGuard(RULES, [], Session(), None, Findings(), mode=StreamMode.WINDOW, blend=BLEND, anew=Session)
     text = "A murky river ran past the old stone bridge, where nobody had fished for many years now. " * 60
     assert guard.feed(text) == []
     wanted = guard.opinion_request()
-    assert len(wanted) == 60 and all(len(one) <= READ for one in wanted)
+    assert len(wanted) == MANY + (60 - MANY) // 3 and all(len(one) <= max(READ, CONTEXT + MOST) for one in wanted)
     assert guard.opinion_request() == []
-    released = guard.opinion_result([({"violence": 0.01, "harassment": 0.01}, True)] * 60)
+    released = guard.opinion_result([({"violence": 0.01, "harassment": 0.01}, True)] * len(wanted))
+    last = guard.opinion_request(final=True)
+    released += guard.opinion_result([({"violence": 0.01, "harassment": 0.01}, True)] * len(last), final=True) + guard.finish()
     assert sum(piece.length for piece in released) == len(text)
 
 
