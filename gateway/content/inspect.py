@@ -12,8 +12,9 @@ import hashlib
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import msgspec
 
@@ -35,6 +36,7 @@ LONG = 4 * STEP  # code points of a text read in its other readings at once
 SCORED = 2 * STEP  # and of one that is scored at once: about 6 ms
 LONG_OVERLAP = 400  # and of the stretch before it that is read again: an encoded word is longer than a plain one
 KEYS = 128  # texts looked up in one go
+_T = TypeVar("_T")
 TURN_S = 0.004
 DEAR_S = 0.3  # of this process: beyond it, it is the texts' fault that their deadline passed, however busy the others were
 OWN_S = 1.2  # of this process for one direction of one exchange: 700 KB of ordinary text fit
@@ -197,6 +199,15 @@ class Pace:
         await asyncio.sleep(0)
         self._since_s = time.monotonic()
         self._cpu_s = time.thread_time()
+
+    async def elsewhere(self, work: Awaitable[_T]) -> _T:
+        """Return what `work` gives. INVARIANT: nothing else is awaited between two `breathe`, or others' work would count as our own."""
+        self._own_s += time.thread_time() - self._cpu_s
+        try:
+            return await work
+        finally:
+            self._since_s = time.monotonic()
+            self._cpu_s = time.thread_time()
 
 
 class Inspection:

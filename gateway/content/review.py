@@ -139,7 +139,8 @@ async def _review(
     for joined in _joins(units):
         joins += joined
         await pace.breathe()
-    found, cached = await inspection.findings([*plain, *flat, *(j.segment for j in joins)], rules, direction, scope, deadline_s)
+    asked = inspection.findings([*plain, *flat, *(j.segment for j in joins)], rules, direction, scope, deadline_s)
+    found, cached = await pace.elsewhere(asked)
     alone = [f.spans for f in found[: len(units)]]
     together: list[tuple[str, list[int]]] = []
     for j, f in zip(joins, found[len(units) + len(flat) :], strict=True):

@@ -9,11 +9,12 @@ import json
 import time
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from poured_streams import DONE, ending, event, in_pieces, inspectors, pour, starter_rules
 
 from gateway.content import views
-from gateway.content.inspect import FindingCache, Inspection, Scope, TooDear
+from gateway.content.inspect import OWN_S, FindingCache, Inspection, Scope, TooDear
 from gateway.content.pseudonyms import Pseudonyms
 from gateway.content.review import Review, review
 from gateway.content.stream import Findings
@@ -179,3 +180,28 @@ async def test_a_text_of_the_seven_languages_does_not() -> None:
     for size in (5, 700, 20_000):
         poured = await pour([*(event("content", piece) for piece in in_pieces(text, range(size, len(text), size))), ending(), DONE])
         assert not poured.blocked and poured.text() == text
+
+
+class SlowNames:
+    """Takes its time elsewhere, as a pool of processes does, while this thread works for others."""
+
+    name, version = "slow-names", "1"
+
+    async def detect(self, texts: Sequence[str], deadline_s: float) -> list[list[Span]]:
+        began_s = time.thread_time()
+        while time.thread_time() - began_s < 1.3 * OWN_S:  # somebody else's text, turn by turn
+            sum(range(20_000))
+            await asyncio.sleep(0)
+        return [[] for _ in texts]
+
+
+async def test_what_others_cost_while_a_text_waits_is_not_its_own() -> None:
+    """A small text that is found to hold something was refused as too dear, because others had worked while it waited for names."""
+    rules = starter_rules("echo-restore")
+    rules = msgspec.structs.replace(rules, inbound=msgspec.structs.replace(rules.inbound, ner=True))
+    given = msgspec.structs.replace(inspectors(), ner=SlowNames())
+    inspection = Inspection(given, FindingCache(b"k" * 32))
+    texts = [Segment(("messages", 0, "content"), "Write to joe@ex.org please, or to jane@ex.org.", Role.USER, Use.CONTENT)]
+    until = time.monotonic() + 60
+    result = await review(inspection, texts, rules, Direction.INBOUND, Scope("t", b"s"), until, Pseudonyms("k7f3"), Findings())
+    assert "joe@ex.org" not in result.texts[0]
