@@ -35,10 +35,11 @@ RATE, HEAD_RATE, DECAY = 7e-5, 8e-4, 0.85  # of the topmost layer; each layer be
 SEED = 5
 STATE = "encoder.pt"  # tensors only, for going on with training; never shipped
 MOST = {  # of one source, so that none is the whole lesson
-    "own_harmful_acts": 4500, "own_benign_acts": 4500, "davidson": 3500, "own_long": 2500, "harmfulqa+asks": 1500, "own_scraps": 1000,
-    "own_context": 1500, "own_context_harmful": 900, "own_requests_harmful": 5500, "own_requests_safe": 6000, "profanity_lex": 400,
-    "slabs+asks": 800, "own_languages_safe": 2000, "own_technique_safe": 3500, "slabs": 7000, "toxigen": 5000, "rtp_prompt": 3500,
-    "rtp_continuation": 3500, "neuralchemy": 3500,
+    "own_harmful_acts": 2800, "own_benign_acts": 2800, "davidson": 3500, "own_long": 1800, "harmfulqa+asks": 1200, "own_scraps": 1000,
+    "own_context": 1200, "own_context_harmful": 800, "own_requests_harmful": 3000, "own_requests_safe": 3200, "profanity_lex": 300,
+    "slabs+asks": 500, "own_languages_safe": 900, "own_technique_safe": 1000, "slabs": 4500, "toxigen": 5000, "rtp_prompt": 3000,
+    "rtp_continuation": 3000, "neuralchemy": 3000, "own_attack_words_safe": 2000, "own_passages_safe": 2200, "own_attacks_more": 1800,
+    "catqa+asks": 700, "own_violence_scenes": 1200, "own_hate_prose": 1200, "own_self_harm_posts": 1500,
 }
 RARE_AT_MOST = 4.0
 _LEET = str.maketrans("aeiost", "431057")
@@ -184,7 +185,7 @@ def main() -> None:
     options.add_argument("folder", type=Path, nargs="?", default=default / "train")
     options.add_argument("--base", type=Path, required=True, help="folder with model.safetensors and tokenizer.json")
     options.add_argument("--exclude", type=Path, action="append", default=[], help="folder of evaluation sets to keep clear of")
-    options.add_argument("--epochs", type=int, default=2)
+    options.add_argument("--epochs", type=int, default=4)
     options.add_argument("--resume", type=Path, help="folder of an earlier run to go on from, with its vocabulary")
     options.add_argument("--pace", type=float, default=1.0, help="of learning, below 1 for a later run")
     options.add_argument("--share", type=float, default=1.0, help="of the texts that are shown, for a short run")

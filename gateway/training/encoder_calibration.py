@@ -30,10 +30,11 @@ from gateway.training.moderation_rows import Row
 LAYOUT = "encoder-1"
 SHARE = 0.5
 ASKED = 0.02  # of ordinary prompts, by head: what a second opinion costs those who ask for nothing bad
+ASKED_OF_ATTACKS = 0.05  # lists of business words and orders lie among the attacks by words alone: they are worth a look
 MOST_LOW = 0.5  # a head's band begins here at the latest: from here on a text is suspected
-SUSPECTED_ALONE = {"attack"}  # heads whose band begins there always: lists of business words lie just below, and bad texts far above
 ASKED_HEADS = ("hate", "sexual", "violence", "self_harm", "illicit", "harmful", "attack")
 MOST_TEXTS = 9000
+STEEPEST = 1.0  # of a calibrated logit; steeper would be likelier on texts like those learned from, and would call all that is grave alike
 READINGS = {"prompt": Role.USER, "answer": Role.ASSISTANT, "document": Role.DOCUMENT}
 
 Floats = NDArray[np.float64]
@@ -69,7 +70,7 @@ def one_per_cent(values: Floats, rows: list[Row], labels: NDArray[np.int8], read
 
 def steepness(distance: Floats, labels: NDArray[np.int8]) -> Floats:
     """Return, by head, the slope that makes the scores of a balanced set most likely, 0.5 held where it is."""
-    steps = np.linspace(0.2, 3.0, 57)
+    steps = np.linspace(0.2, STEEPEST, 17)
     found = np.ones(len(HEADS))
     for head in range(len(HEADS)):
         known = (labels[:, head] >= 0) & ~np.isnan(distance[:, head])
@@ -88,7 +89,8 @@ def band(linear: Floats, rows: list[Row], labels: NDArray[np.int8]) -> dict[str,
         head = HEADS.index(name)
         plain = np.array([row.source in ORDINARY["prompt"] and row.role == "user" for row in rows]) & (labels[:, head] == 0)
         scores = 1 / (1 + np.exp(-linear[plain, head]))
-        low[name] = MOST_LOW if name in SUSPECTED_ALONE else round(min(MOST_LOW, float(np.quantile(scores, 1 - ASKED))), 4)
+        share = ASKED_OF_ATTACKS if name == "attack" else ASKED
+        low[name] = round(min(MOST_LOW, float(np.quantile(scores, 1 - share))), 4)
     return low
 
 

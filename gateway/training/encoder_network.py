@@ -41,6 +41,7 @@ class Layer(nn.Module):
         self.query, self.key, self.value, self.out = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
         self.up, self.down = nn.Linear(WIDTH, INNER), nn.Linear(INNER, WIDTH)
         self.norm_attended, self.norm_out = nn.LayerNorm(WIDTH, eps=1e-12), nn.LayerNorm(WIDTH, eps=1e-12)
+        self.drop = nn.Dropout(0.1)
 
     def forward(self, states: Any, bias: Any) -> Any:
         count, size, _ = states.shape
@@ -50,8 +51,8 @@ class Layer(nn.Module):
 
         query, key, value = by_head(self.query(states)), by_head(self.key(states)), by_head(self.value(states))
         attended = torch.softmax(query @ key.transpose(-1, -2) * (WIDTH // HEADS) ** -0.5 + bias, -1) @ value
-        states = self.norm_attended(states + self.out(attended.transpose(1, 2).reshape(count, size, WIDTH)))
-        return self.norm_out(states + self.down(nn.functional.gelu(self.up(states))))
+        states = self.norm_attended(states + self.drop(self.out(attended.transpose(1, 2).reshape(count, size, WIDTH))))
+        return self.norm_out(states + self.drop(self.down(nn.functional.gelu(self.up(states)))))
 
 
 class Encoder(nn.Module):

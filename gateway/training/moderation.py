@@ -46,7 +46,11 @@ BY_WORDING_ALONE = {"hate", "harassment", "attack"}
 WINDOW_MARGIN, REQUEST_MARGIN, REQUEST_HEADS = 2.0, 3.5, {"illicit", "harmful"}
 
 # Prose and contexts whose words say little by themselves: they teach the encoder, and taught this model to suspect stories and articles.
-NOT_BY_WORDS = {"own_violence_scenes", "own_self_harm_posts", "own_hate_prose", "own_passages_safe", "own_context_harmful"}
+NOT_BY_WORDS = {
+    "own_violence_scenes", "own_self_harm_posts", "own_hate_prose", "own_passages_safe", "own_context_harmful", "own_posts_self_harm",
+    "own_posts_violence", "own_comments_hate", "own_comments_harassment", "own_literal_self_harm", "own_literal_violence",
+    "own_violence_prose", "own_hate_prose_more", "own_stories_sexual",
+}
 
 Floats = NDArray[np.float64]
 Matrix = Any  # scipy.sparse is not typed

@@ -68,9 +68,9 @@ def without(rows: Iterable[sources.Row], excluded: frozenset[str], made: frozens
 
 
 def apart(row: sources.Row) -> bool:
-    """Tell whether a text is kept out of learning."""
+    """Tell whether a text is kept out of learning, with all of its family."""
     share = KEEP_APART_ORDINARY if row.source in _ORDINARY else KEEP_APART
-    return int(hashlib.sha256(row.text.encode()).hexdigest()[:8], 16) % share == 0
+    return int(hashlib.sha256((row.family or row.text).encode()).hexdigest()[:8], 16) % share == 0
 
 
 def texts(folder: Path, excluded: frozenset[str] = frozenset()) -> list[sources.Row]:

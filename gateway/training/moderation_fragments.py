@@ -29,6 +29,7 @@ from gateway.training.moderation_rows import Row
 ORDINARY = frozenset(
     {
         "c4", "wiki", "dolly", "dolly_resp", "seed_tasks", "glaive_tool", "bipia_clean_train", "own_small_talk", "own_requests_safe",
+        "own_everyday_prompts_safe", "own_about_the_answer_safe", "own_posts_everyday_safe",
         "own_languages_safe",
     }
 )  # fmt: skip

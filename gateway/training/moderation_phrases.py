@@ -42,7 +42,40 @@ _FILES: dict[str, tuple[dict[str, int], int]] = {
     "languages_safe": (_SAFE, 4000),
     "technique_safe": (_SAFE, 5000),
     "attacks_more": ({"attack": 1}, 5000),
+    "trigger_requests_safe": (_SAFE, 4200),
+    "trigger_statements_safe": (_SAFE, 3600),
+    "attack_direct": ({"attack": 1}, 3000),
+    "attack_indirect": ({"attack": 1}, 1500),
+    "everyday_prompts_safe": (_SAFE, 3000),
+    "everyday_answers_safe": (_SAFE, 1200),
+    "figures_of_speech_safe": (_SAFE, 3600),
+    "literal_violence": ({"violence": 1, "harmful": 1, "sexual": 0, "self_harm": 0, "attack": 0}, 1900),
+    "literal_self_harm": ({"self_harm": 1, "harmful": 1, "hate": 0, "sexual": 0, "attack": 0}, 1500),
+    "requests_harmful_more": ({"illicit": 1, "harmful": 1, "attack": 0}, 3300),
+    "requests_twins_safe": (_SAFE, 3300),
+    "violence_prose": ({"violence": 1, "harmful": 1, "sexual": 0, "self_harm": 0, "attack": 0}, 2200),
+    "violence_prose_safe": (_SAFE, 2200),
+    "hate_prose_more": ({"hate": 1, "harassment": 1, "harmful": 1, "sexual": 0, "self_harm": 0, "illicit": 0, "attack": 0}, 900),
+    "hate_prose_safe": (_SAFE, 1000),
+    "sexual_prose": ({"sexual": 1, "harmful": 1, "hate": 0, "violence": 0, "self_harm": 0, "illicit": 0, "attack": 0}, 600),
+    "sexual_prose_safe": (_SAFE, 700),
+    "posts_near_self_harm_safe": (_SAFE, 1600),
+    "posts_self_harm": ({"self_harm": 1, "harmful": 1, "hate": 0, "sexual": 0, "harassment": 0, "illicit": 0, "attack": 0}, 1300),
+    "comments_heated_safe": (_SAFE, 1600),
+    "comments_hate": ({"hate": 1, "harassment": 1, "harmful": 1, "sexual": 0, "self_harm": 0, "illicit": 0, "attack": 0}, 1400),
+    "comments_harassment": ({"harassment": 1, "harmful": 1, "hate": 0, "sexual": 0, "self_harm": 0, "illicit": 0, "attack": 0}, 600),
+    "posts_near_violence_safe": (_SAFE, 1300),
+    "posts_violence": ({"violence": 1, "harmful": 1, "sexual": 0, "self_harm": 0, "attack": 0}, 1200),
+    "stories_sexual": ({"sexual": 1, "harmful": 1, "hate": 0, "violence": 0, "self_harm": 0, "illicit": 0, "attack": 0}, 700),
+    "stories_romance_safe": (_SAFE, 500),
+    "posts_everyday_safe": (_SAFE, 2000),
+    "workplace_orders_safe": (_SAFE, 1900),
+    "explain_your_answer_safe": (_SAFE, 800),
+    "about_the_answer_safe": (_SAFE, 2200),
+    "passage_questions_safe": (_SAFE, 1100),
+    "formal_sentences_safe": (_SAFE, 2000),
 }
+MANY = 80  # patterns of a file from which on whole patterns are kept apart: its rows say what was learned beyond their wording
 _LONG = 2500
 # Passages of prose: ordinary sentences, and one to three of a kind among them. File -> labels.
 _PASSAGES: dict[str, dict[str, int]] = {
@@ -70,7 +103,8 @@ def generate(random: Random) -> Iterator[Row]:
     for name, (labels, count) in _FILES.items():
         patterns = lines(name)
         for turn in range(count):
-            yield Row(expand(patterns[turn % len(patterns)], random), "user", "own_" + name, dict(labels))
+            pattern = patterns[turn % len(patterns)]
+            yield Row(expand(pattern, random), "user", "own_" + name, dict(labels), family=pattern if len(patterns) >= MANY else "")
     yield from long_prompts(random, _LONG)
     yield from passages(random, _EACH_PASSAGE)
     asks = lines("asks")

@@ -28,6 +28,7 @@ class Row:
     source: str
     labels: dict[str, int] = field(default_factory=dict)
     weight: float = 1.0
+    family: str = ""  # rows of one are kept apart together; empty: a family of its own
 
 
 def read(folder: Path) -> Iterator[Row]:
