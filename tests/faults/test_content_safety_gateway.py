@@ -21,7 +21,7 @@ from served_gateway import ServedGateway
 from wire import Reply, events, exchange_of
 
 CALM = "Please tell me how to make a good vegetable soup for a cold evening."
-DOUBTFUL = "shoot me an email about the hunt"  # inside the band for the local models, and no reason to block
+DOUBTFUL = "The knights fought and killed many enemies in the old saga"  # inside the band for the local models, and no reason to block
 CASCADE = """moderation = "cascade"
 azure = { block_at = { hate = 4, sexual = 4, violence = 4, self_harm = 4 }, uncertain = [0.2, 0.9], shield = "block" }
 """
