@@ -10,10 +10,10 @@ says otherwise. Sans-I/O.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 import msgspec
-import re2
 
 from gateway.content.blocklist import Blocklist
 from gateway.content.custom import Together
@@ -21,12 +21,12 @@ from gateway.content.rules import CANARY, Rules
 from gateway.evidence import Role, Segment, Use
 
 MOST = 8  # marks of one request that are watched; more are an attack on the watcher
-_MARK = re2.compile(r"(?i)(?:^|[^\pL\pN])canary-([a-z0-9]{12,64})(?:[^\pL\pN]|\z)")
+_MARK = re.compile(r"(?i)(?<![^\W_])canary-([a-z0-9]{12,64})(?![^\W_])")  # bounded, and system messages alone are searched
 
 
 def marks(text: str) -> list[str]:
     """Return the marks of a text, folded, without `canary-`."""
-    if "anary-" not in text and "ANARY-" not in text:
+    if "canary-" not in text.lower():
         return []
     found = [match.group(1).lower() for match in _MARK.finditer(text)]
     return [mark for mark in dict.fromkeys(found) if sum(c.isdigit() for c in mark) >= 2 <= sum(c.isalpha() for c in mark)]

@@ -43,6 +43,7 @@ def test_what_is_a_mark() -> None:
         "the canary-islands-2024", "canary-" + "a1" * 33,
     ):
         assert marks(text) == [], text
+    assert marks("canary-abcdefghij12 canary-klmnopqrst34,CaNaRy-uvwxyzabcd56") == ["abcdefghij12", "klmnopqrst34", "uvwxyzabcd56"]
     assert [PROMPT[a:b] for a, b in marked(PROMPT)] == [f"canary-{MARK}"]
 
 
@@ -132,3 +133,12 @@ async def test_a_mark_reaches_the_model_as_it_is() -> None:
     )
     given = result.texts.get(0, text)
     assert f"canary-{MARK}" in given and "canary-a8f3k2m9x7q1" in given and "joe@example.com" not in given
+
+
+async def test_a_mark_hides_no_account_number() -> None:
+    made = Inspection(inspectors(), FindingCache(b"k" * 32))
+    text = "Pay to canary-DE89370400440532013000 today."
+    result = await review(
+        made, [said(text)], starter_rules(), Direction.INBOUND, Scope("t", b"s"), float("inf"), Pseudonyms("k7f3"), Findings()
+    )
+    assert "DE89370400440532013000" not in result.texts.get(0, text)
