@@ -1,56 +1,189 @@
 """Does an answer give its system prompt away? Marks that an application puts there, watched for in all that the model says.
 
-A mark is `canary-` followed by 12 to 64 letters and digits, at least two of each kind, in a message of the role `system` or `developer`.
-The application makes it up and may change it with every request; no policy and no record holds it. What counts in an answer is the part
-after `canary-`, forwards or backwards, in any case, in any channel, in the arguments of tools and in every reading of the text that listed
-phrases are looked for in (base64, hidden characters, letters apart). It is an entity of the type CANARY, which blocks unless the profile
-says otherwise. Sans-I/O.
+A mark is `canary-` followed by 12 to 64 letters and digits, at least two of each kind, in a text of the role `system` or `developer`: a
+message, instructions, the description of a tool. The application makes it up and may change it with every request; no policy and no record
+holds it. What counts in an answer is the part after `canary-`, in any case, forwards or backwards, as it is or as a model would encode it:
+base64, base32, hexadecimal, decimal or binary codes, ROT13. Letters and digits alone are compared, so nothing is hidden by what stands
+between them, at most `GAP` characters each, nor by what it is glued to. It is an entity of the type CANARY, which blocks unless the
+profile says otherwise. Sans-I/O.
 """
 
 from __future__ import annotations
 
+import base64
+import codecs
 import hashlib
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import msgspec
+import re2
 
-from gateway.content.blocklist import Blocklist
 from gateway.content.custom import Together
 from gateway.content.rules import CANARY, Rules
-from gateway.evidence import Role, Segment, Use
+from gateway.content.views import FOLD
+from gateway.evidence import Role, Segment, Span, Use
+from gateway.ports import SpanDetector
 
 MOST = 8  # marks of one request that are watched; more are an attack on the watcher
+ENOUGH = 24  # signs of a longer mark that are looked for: it bounds what is compiled for a request
+GAP = 16  # characters that are no letter and no digit between two of a mark's: it bounds what a stream holds back
 _MARK = re.compile(r"(?i)(?<![^\W_])canary-([a-z0-9]{12,64})(?![^\W_])")  # bounded, and system messages alone are searched
+_ESCAPE = re.compile(r"\\[nrt]")
+_LONG_GAP = re.compile(f" {{{GAP + 1},}}")
+
+
+class _Kept(dict[int, str]):
+    """What is compared of a character, by its code; a blank where that is nothing."""
+
+    def __missing__(self, code: int) -> str:
+        return " "
+
+
+_KEPT = _Kept({code: "".join(c for c in plain.lower() if c.isascii() and c.isalnum()) or " " for code, plain in FOLD.items()})
+_KEPT.update({code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)})
 
 
 def marks(text: str) -> list[str]:
-    """Return the marks of a text, folded, without `canary-`."""
+    """Return the marks of a text as they are written, without `canary-`; those that differ in case alone once."""
     if "canary-" not in text.lower():
         return []
-    found = [match.group(1).lower() for match in _MARK.finditer(text)]
-    return [mark for mark in dict.fromkeys(found) if sum(c.isdigit() for c in mark) >= 2 <= sum(c.isalpha() for c in mark)]
+    found: dict[str, str] = {}
+    for match in _MARK.finditer(text):
+        mark = match.group(1)
+        if sum(c.isdigit() for c in mark[:ENOUGH]) >= 2 <= sum(c.isalpha() for c in mark[:ENOUGH]):
+            found.setdefault(mark.lower(), mark)
+    return list(found.values())
 
 
 def marked(text: str) -> list[tuple[int, int]]:
     """Return where the marks of a system message stand: they are meant for the model, whatever a detector takes them for."""
-    known = marks(text)
+    known = {mark.lower() for mark in marks(text)}
     return [(m.start(1) - len("canary-"), m.end(1)) for m in _MARK.finditer(text) if m.group(1).lower() in known] if known else []
+
+
+def _in_base(raw: bytes, bits: int) -> Iterator[str]:
+    """Yield what base64 (6 bits a sign) or base32 (5) make of bytes wherever they stand in a longer text, without what depends on that."""
+    encode = base64.b64encode if bits == 6 else base64.b32encode
+    for before in range(3 if bits == 6 else 5):
+        whole = (before + len(raw)) * 8 // bits
+        yield encode(bytes(before) + raw).decode()[-(-before * 8 // bits) : whole]
+
+
+def _needles(mark: str) -> Iterator[str]:
+    mark = mark[:ENOUGH]
+    for way in (mark, mark[::-1]):
+        yield way
+        yield codecs.encode(way, "rot13")
+        for text in (way, way.lower(), way.upper()):
+            raw = text.encode()
+            yield from _in_base(raw, 6)
+            yield from _in_base(raw, 5)
+            yield raw.hex()
+            for between in ("x", "0x", "u00"):  # `\\x71`, `0x71`, `\\u0071`
+                yield raw.hex(" ").replace(" ", between)
+            yield "".join(map(str, raw))
+            yield "".join(f"{byte:08b}" for byte in raw)
+
+
+@lru_cache(256)
+def _wanted(mark: str) -> tuple[frozenset[str], re2._Regexp]:
+    needles = frozenset(needle.lower() for needle in _needles(mark))
+    return needles, re2.compile("|".join(sorted(needles)))
+
+
+class Marks:
+    """A detector of the marks of one request, exact over streams: text is viable from where one may have begun."""
+
+    name = "canaries"
+    left_context = 0
+
+    def __init__(self, watched: Sequence[str], version: str) -> None:
+        self.version = version
+        own = [_wanted(mark) for mark in watched]
+        self._patterns = [pattern for _, pattern in own]  # one each: of all together the compiled states would not fit
+        self._longest = max(len(needle) for needles, _ in own for needle in needles)
+        self._begun: defaultdict[str, list[str]] = defaultdict(list)
+        for needles, _ in own:
+            for needle in needles:
+                self._begun[needle[:1]].append(needle)
+                self._begun[needle[:2]].append(needle)
+
+    def scan(self, text: str, start: int = 0) -> list[Span]:
+        spans: set[Span] = set()
+        for said in _said(text[start:]):
+            kept = _compared(said)
+            places: list[int] = []
+            for found in (match for pattern in self._patterns for match in pattern.finditer(kept)):
+                places = places or _places(said)
+                spans.add(Span(start + places[found.start()], start + places[found.end() - 1] + 1, CANARY, 1.0, self.name))
+        return sorted(spans)
+
+    def viable_from(self, text: str, start: int = 0) -> int:
+        near = text[max(start, len(text) - (GAP + 1) * self._longest) :]
+        return len(text) - max(_length(said, self._unfinished(_compared(said))) for said in _said(near))
+
+    def _unfinished(self, kept: str) -> int:
+        """Return the length of the longest end of `kept` that a needle begins with."""
+        for length in range(min(len(kept), self._longest - 1), 0, -1):
+            rest = kept[-length:]
+            if any(len(needle) > length and needle.startswith(rest) for needle in self._begun.get(rest[:2], ())):
+                return length
+        return 0
+
+
+def _said(text: str) -> Iterator[str]:
+    """Yield the text, and without the escapes of a string of a program, which end in a letter."""
+    yield text
+    if "\\" in text and _ESCAPE.search(text) is not None:
+        yield _ESCAPE.sub("  ", text)
+
+
+def _compared(text: str) -> str:
+    """Return the letters and digits of a text, folded, with a sign no mark has where others stand between them for too long."""
+    return _LONG_GAP.sub("\0", text.translate(_KEPT)).replace(" ", "")
+
+
+def _places(text: str) -> list[int]:
+    """Return where each character of `_compared` stands in the text."""
+    places: list[int] = []
+    gap = 0
+    for at, char in enumerate(text):
+        kept = _KEPT[ord(char)]
+        if kept == " ":
+            gap += 1
+            if gap == GAP + 1:
+                places.append(at)
+            continue
+        gap = 0
+        places += [at] * len(kept)
+    return places
+
+
+def _length(text: str, kept: int) -> int:
+    """Return the length of the end of a text that `kept` characters of `_compared` stand for."""
+    at = len(text)
+    while kept > 0:
+        at -= 1
+        kept -= len(_KEPT[ord(text[at])].strip())
+    return len(text) - at
 
 
 def watching(rules: Rules, segments: Sequence[Segment]) -> Rules:
     """Return the rules of one request's answer: with its marks among what is looked for. Without marks, `rules` itself."""
-    found: list[str] = []
+    found: dict[str, str] = {}
     for segment in segments:
         if segment.role is Role.SYSTEM and segment.use is Use.CONTENT:
-            found += marks(segment.text)
-    watched = list(dict.fromkeys(found))[:MOST]
-    if not watched:
+            for mark in marks(segment.text):
+                found.setdefault(mark.lower(), mark)
+    if not found:
         return rules
-    # SECURITY: findings are cached under the rules' key; those of one request's marks are no other's.
-    key = hashlib.sha256("\n".join(watched).encode()).digest()
-    detector = Blocklist([*watched, *(mark[::-1] for mark in watched)], version=key[:8].hex(), kind=CANARY)
+    watched = list(found.values())[:MOST]
+    detector = Marks(watched, hashlib.sha256("\n".join(watched).encode()).hexdigest()[:16])
     own = rules.outbound.blocklist
-    both = detector if own is None else Together([own, detector], detector.version)
+    both: SpanDetector = detector if own is None else Together([own, detector], detector.version)
     outbound = msgspec.structs.replace(rules.outbound, blocklist=both)
-    return msgspec.structs.replace(rules, key=rules.key + b"/" + key, outbound=outbound)
+    # SECURITY: findings are cached under what was looked for; those of one request's marks are no other's.
+    return msgspec.structs.replace(rules, asked=detector.version.encode(), outbound=outbound)

@@ -228,7 +228,7 @@ class Inspection:
         `deadline_s` is monotonic. Raises `InspectorUnavailable` when the rules do not let an absent inspector pass.
         """
         side = rules.inbound if direction is Direction.INBOUND else rules.outbound
-        base = self._base(rules.key, direction, scope.tenant)
+        base = self._base(rules, direction, scope.tenant)
         results: list[Finding | None] = []
         missing: list[int] = []
         keys: list[bytes] = []
@@ -262,18 +262,21 @@ class Inspection:
 
         SECURITY: and where they stand, which says what is read together: else a harmless arrangement would vouch for another.
         """
-        state = self._base(rules.key, direction, scope.tenant).copy()
+        state = self._base(rules, direction, scope.tenant).copy()
         state.update(_pack((scope.subject, [(s.role, s.use, s.path, s.text) for s in segments])))
         return state.digest()
 
-    def _base(self, rules_key: bytes, direction: Direction, tenant: str) -> hashlib.blake2b:
+    def _base(self, rules: Rules, direction: Direction, tenant: str) -> hashlib.blake2b:
         """Return the keyed hash over everything but the text, ready to be copied."""
-        key = (rules_key, direction, tenant)
+        key = (rules.key, direction, tenant)
         base = self._bases.get(key)
         if base is None:
             if len(self._bases) >= MAX_BASES:
                 self._bases.clear()
-            base = self._bases[key] = self.cache.prefix(rules_key, direction.encode(), tenant.encode(), self._versions)
+            base = self._bases[key] = self.cache.prefix(rules.key, direction.encode(), tenant.encode(), self._versions)
+        if rules.asked:  # not kept: it may be another one with every request
+            base = base.copy()
+            base.update(b"\0asked" + rules.asked)
         return base
 
     async def _inspect(self, segments: list[Segment], side: DirectionRules, deadline_s: float) -> list[Finding]:
@@ -388,7 +391,8 @@ class Inspection:
         if side.blocklist is not None:
             scanned += await self._scan(side.blocklist, text, pace)
         ours = placeholder_ranges(text)
-        if segment.role is Role.SYSTEM and (own := marked(text)):  # SECURITY: what looks like a key alone; an account number is none
+        # SECURITY: what looks like a key alone; an account number is none. What windows hold is told apart in `review`.
+        if segment.role is Role.SYSTEM and not _is_window(segment) and (own := marked(text)):
             scanned = [s for s in scanned if s.type != "SECRET" or not in_ranges(s, own)]
         spans = [s for s in united(sorted(scanned), names, text) if not side.passes(s, text) and not in_ranges(s, ours)]
         if _is_run(segment):

@@ -28,19 +28,32 @@ MAX_OPENING = MAX_PLACEHOLDER  # and of what opens a tag
 # markup needs is absent: / \\ = & % @ # < > [ ] and a dot before a letter.
 _BEFORE = re2.compile(r"(?:[\pL\pN,;:!('\"\x{201c}\x{201e}\x{2018}*_-])*\z")
 _AFTER = re2.compile(r"(?:[\pL\pN,;:!?)'\"\x{201d}\x{2019}*_\x{2026}-]|\.(?:[^\pL\pN]|\z)|\.\.)*\z")
-# The same within a string of JSON without white space: `{"to":"` before it, `"}` or `","n":1` after it. What follows the string is no link.
-_JSON_BEFORE = re2.compile(r"""(?:[\pL\pN_{}\[\],:"+-]|[0-9]\.[0-9])*[{\[,:]"[\pL\pN,;:!('\x{201c}\x{201e}\x{2018}*_-]*\z""")
-_JSON_AFTER = re2.compile(r"""(?s)(?:[\pL\pN,;:!?)'\x{201d}\x{2019}*_\x{2026}-]|\.(?:[^\pL\pN]|\z)|\.\.)*"(?:[,}\]:].*)?\z""")
-_JSON_OPENS = re2.compile(r"""\s*(?:```(?:json|JSON)?\s*)?(?:\{\s*"|\[\s*[{\["0-9tfn-])""")
-OPENING = 64  # code points of a text that tell whether it is JSON
+# The same within a string of JSON without white space: `{"to":"` before it, `"}` or `","n":1` after it. SECURITY: what follows the string
+# is JSON to its end, or the run goes on as another word: an address, say, that the value would be part of.
+_JSON_BEFORE = re2.compile(r"""[`(*_]{0,3}(?:[\pL\pN_{}\[\],:"+-]|[0-9]\.[0-9])*[{\[,:]"[\pL\pN,;:!('\x{201c}\x{201e}\x{2018}*_-]*\z""")
+_JSON_AFTER = re2.compile(
+    r"""(?s)(?:[\pL\pN,;:!?)'\x{201d}\x{2019}*_\x{2026}-]|\.(?:[^\pL\pN]|\z)|\.\.)*(?:\z|["]"""  # the rest of the string, to its end
+    r"""(?:[\]}]|[,:][\[{]*(?:"(?:[^"\\]|\\.)*"|-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null)?)*"""
+    r"""(?:[,:][\[{]*(?:"(?:[^"\\]|\\.)*\\?|-?[0-9.eE+-]*|[a-z]{1,4}))?[`)*_]{0,3}[.,;:!?)]{0,2}\z)"""  # what is cut off, and prose
+)
+# A list of numbers or words in brackets is a footnote as often; what begins with a quotation mark alone is prose.
+_JSON_OPENS = re2.compile(r"""\s*(?:(?:`{3,5}|~{3,5})[A-Za-z0-9]{0,12}\s*)?(?:\{\s*"|\[\s*[{\["])""")
+_KEYED = re2.compile(r"""(?s)"\s*:\s*"(?:[^"\\\n]|\\.)*\z""")  # the string is the value of a key, though the text as a whole is not JSON
+OPENING = 64  # code points of a text that tell whether it is JSON, what is blank before them aside
+_BLANKS = " \t\r\n\ufeff"
 _SCHEME = re2.compile(r"(?i)\b(?:[a-z]+-)?(?:https?|ftp|mailto|data|javascript|vbscript|blob|wss?):")
 _DEFINITION = re2.compile(r"(?:^|\n)[ \t>*-]*!?\[[^\]\n]*\]:[^\n]*\z")
 LINK_CONTEXT = 512  # code points looked back for the run a token stands in; a longer run is never prose
 
 
-def is_json(opening: str) -> bool:
-    """Tell whether a text that begins with `opening` is JSON, by its first signs: a stream shows no more when it must be known."""
-    return _JSON_OPENS.match(opening[:OPENING]) is not None
+def opening(text: str) -> str:
+    """Return what `is_json` wants of a text, which may come in parts: `opening(opening(part) + rest)` is that of the whole."""
+    return text.lstrip(_BLANKS)[:OPENING]
+
+
+def is_json(opened: str) -> bool:
+    """Tell whether a text with this `opening` is JSON, by its first signs: a stream shows no more when it must be known."""
+    return _JSON_OPENS.match(opened) is not None
 
 
 class _Value(NamedTuple):
@@ -132,7 +145,7 @@ class Pseudonyms:
             if not _JSON_AFTER.match(after):
                 return token
             escaped = True
-        return value.escaped if escaped else value.plain
+        return value.escaped if escaped or _KEYED.search(left[-LINK_CONTEXT:]) else value.plain
 
     def restore(self, text: str) -> str:
         """Return a whole text with every token restored that may be."""
@@ -140,7 +153,7 @@ class Pseudonyms:
             return text
         parts: list[str] = []
         at = markup = 0
-        escaped = is_json(text)
+        escaped = is_json(opening(text))
         for begin, end in placeholder_ranges(text):
             markup = markup_after(markup, text[at:begin])
             near, far = text[max(0, begin - LINK_CONTEXT) : begin], text[end : end + LINK_CONTEXT]

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import msgspec
 
 from gateway.content import documents
+from gateway.content.canaries import marked
 from gateway.content.inspect import MIN_LANGUAGE_LETTERS, Clean, Finding, Inspection, Pace, Scope, TooDear, borders, prose_offsets, runs
 from gateway.content.joined import Joined, completed, join
 from gateway.content.neighbours import orders
-from gateway.content.pseudonyms import Pseudonyms, is_json
+from gateway.content.pseudonyms import Pseudonyms, is_json, opening
 from gateway.content.rules import Action, DirectionRules, Rules
 from gateway.content.stream import Findings
 from gateway.content.verdicts import verdict
@@ -148,6 +150,9 @@ async def _review(
             together += completed(j, f, alone)
             await pace.breathe()
     found = found[: len(units) + len(flat)]
+    begins = list(accumulate(map(len, windows[:-1]), initial=len(units)))
+    for way, own, at in zip(ways, windows, begins, strict=True):
+        found[at : at + len(own)] = _unmarked(way, own, found[at : at + len(own)])
     result = Review({}, [], None, cached, any(f.degraded for f in found))
     _judge(result, units, found, side, findings)
     _judge_windows(result, found[len(units) :], side, findings)
@@ -156,10 +161,8 @@ async def _review(
     if result.blocked or not (together or any(f.spans for f in found)):
         return result, not result.blocked and not result.degraded
     spans = [list(f.spans) for f in found[: len(units)]]
-    at = len(units)
-    for order, way, own in zip(orders(prose, direction), ways, windows, strict=True):
+    for order, way, own, at in zip(orders(prose, direction), ways, windows, begins, strict=True):
         _add_crossing([spans[index] for index in order], way, own, found[at : at + len(own)])
-        at += len(own)
     edits = Edits(parsed, {}, set())
     if spans:
         await _rewrite(result, units, edits, spans, side, pseudonyms, findings, pace)
@@ -302,6 +305,33 @@ def _enter(finding: Finding, findings: Findings) -> None:
         findings.note(action, name)
 
 
+def _unmarked(plain: Sequence[Segment], windows: list[tuple[int, Segment]], found: list[Finding]) -> list[Finding]:
+    """Return the findings of windows without secrets that are a system message's mark and what happens to stand beside it.
+
+    SECURITY: what is a secret by itself in the text beside it was found there.
+    """
+    if not any(f.spans for f in found):
+        return found
+    meant = [  # (where the mark begins and ends, and the text it stands in)
+        (at + begin, at + end, at, at + len(plain[i].text))
+        for at, i in prose_offsets(plain)
+        if plain[i].role is Role.SYSTEM
+        for begin, end in marked(plain[i].text)
+    ]
+    if not meant:
+        return found
+
+    def is_mark(begin: int, end: int) -> bool:
+        near = meant[max(0, bisect_right(meant, begin, key=_place) - 1) : bisect_left(meant, end, key=_place)]
+        return any(begin < b and a <= max(begin, first) and min(end, after) <= b for a, b, first, after in near)
+
+    out: list[Finding] = []
+    for (offset, _), finding in zip(windows, found, strict=True):
+        left = tuple(s for s in finding.spans if s.type != "SECRET" or not is_mark(s.start + offset, s.end + offset))
+        out.append(finding if len(left) == len(finding.spans) else msgspec.structs.replace(finding, spans=left))
+    return out
+
+
 def _add_crossing(
     spans: list[list[Span]], plain: Sequence[Segment], windows: list[tuple[int, Segment]], found: list[Finding]
 ) -> None:
@@ -329,7 +359,7 @@ def _add_crossing(
                     spans[i].append(part)
 
 
-def _place(offset: tuple[int, int]) -> int:
+def _place(offset: tuple[int, ...]) -> int:
     return offset[0]
 
 
@@ -359,7 +389,7 @@ async def _rewrite(
     for unit, found in sorted(((unit, found) for unit, found in zip(units, spans, strict=True) if found), key=_turn):
         segment = unit.segment
         restorable = segment.role is Role.USER and unit.document_path is None
-        escaped = unit.document_path is None and is_json(segment.text)
+        escaped = unit.document_path is None and is_json(opening(segment.text))
 
         def stand_in(span: Span, value: str, restorable: bool = restorable, escaped: bool = escaped) -> str | None:
             action = side.action_for(span)

@@ -86,10 +86,11 @@ class DirectionRules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """One content profile of one policy generation. `key` names both and goes into cache keys."""
+    """One content profile of one policy generation. `key` names both and goes into cache keys, as does what one request adds (`asked`)."""
 
     name: str
     key: bytes
+    asked: bytes = b""
     inbound: DirectionRules
     outbound: DirectionRules
     restore: bool = False  # towards the caller, their own values come back in place of pseudonyms

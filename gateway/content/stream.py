@@ -57,6 +57,7 @@ from gateway.content.pseudonyms import (
     in_ranges,
     is_json,
     markup_after,
+    opening,
     partial_placeholder,
     placeholder_ranges,
     whole_before,
@@ -257,8 +258,8 @@ class StreamGuard:
     def _feed(self, delta: str) -> list[Piece]:
         if self._dead:
             return []
-        if self._pseudonyms is not None and self._total < OPENING:
-            self._opening += delta[: OPENING - self._total]
+        if self._pseudonyms is not None and len(self._opening) < OPENING:
+            self._opening = opening(self._opening + delta)
         self._text += delta
         self._total += len(delta)
         if self.held > (MAX_TAIL_STRICT if self._strict else MAX_TAIL_WINDOW):
@@ -279,7 +280,7 @@ class StreamGuard:
     def after(self, text: str) -> None:
         """Take text that stands before all that will be fed: it has left already and is context."""
         self._text = text
-        self._opening = text[:OPENING]
+        self._opening = opening(text)
         self._total = self._start = self._scored = self._named = self._read = len(text)
         if self._session is not None:
             self._judged = self._session.feed(text)

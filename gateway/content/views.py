@@ -80,8 +80,8 @@ def _char_class(codes: list[int]) -> str:
     return "[" + "".join(f"\\U{begin:08x}-\\U{end:08x}" for begin, end in ranges) + "]"
 
 
-_FOLD: Mapping[int, str] = MappingProxyType(_fold_table())
-_RESIZING = re.compile(_char_class([code for code, target in _FOLD.items() if len(target) != 1]))
+FOLD: Mapping[int, str] = MappingProxyType(_fold_table())  # code -> what reads the same in ASCII; empty: nothing is seen of it
+_RESIZING = re.compile(_char_class([code for code, target in FOLD.items() if len(target) != 1]))
 _NON_ASCII = re.compile(r"[^\x00-\x7f]+")
 _ENTITIES = MappingProxyType(
     {"commat": "@", "amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'", "nbsp": " ", "period": ".", "colon": ":", "lowbar": "_",
@@ -116,7 +116,7 @@ def canonical(text: str) -> View:
         return _with_offsets(text) if escaped else View(text)
     if escaped or _RESIZING.search(text) is not None:
         return _with_offsets(text)
-    return View(_NON_ASCII.sub(lambda run: run.group().translate(_FOLD), text))
+    return View(_NON_ASCII.sub(lambda run: run.group().translate(FOLD), text))
 
 
 def _with_offsets(text: str) -> View:
@@ -134,7 +134,7 @@ def _with_offsets(text: str) -> View:
         piece = found.group()
         plain = _unescape(piece)
         if len(plain) == 1:
-            plain = _FOLD.get(ord(plain), plain)
+            plain = FOLD.get(ord(plain), plain)
         if not plain:
             ignored = ignored + 1 if ignored_to == begin else 1
             ignored_to = end

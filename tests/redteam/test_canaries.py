@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import json
+import random
 
 import msgspec
 import pytest
@@ -37,7 +39,7 @@ async def whole(text: str, rules: Rules | None = None, use: Use = Use.CONTENT, i
 
 def test_what_is_a_mark() -> None:
     assert marks(PROMPT) == [MARK]
-    assert marks(f"CANARY-{MARK.upper()} and canary-{MARK}, (canary-ab12cd34ef56)") == [MARK, "ab12cd34ef56"]
+    assert marks(f"CANARY-{MARK.upper()} and canary-{MARK}, (canary-ab12cd34ef56)") == [MARK.upper(), "ab12cd34ef56"]
     for text in (
         "canary-deployments", "canary-123456789012", "canary-abc1234", f"xcanary-{MARK}", f"canary-{MARK}-tail9"[:0], f"canary {MARK}",
         "the canary-islands-2024", "canary-" + "a1" * 33,
@@ -58,17 +60,51 @@ def test_only_system_messages_carry_marks_and_a_request_without_one_has_the_rule
     assert detector is not None and len(detector.scan(many)) == MOST
 
 
+def encoded(text: str) -> dict[str, str]:
+    raw = text.encode()
+    return {
+        "base64": base64.b64encode(raw).decode(),
+        "base64 of a web address": base64.urlsafe_b64encode(raw).decode().rstrip("="),
+        "base64 in lines": base64.encodebytes(raw * 5).decode(),
+        "base32": base64.b32encode(raw).decode(),
+        "hex": raw.hex(),
+        "hex in capitals": raw.hex(":").upper(),
+        "hex of a program": "".join(f"\\x{byte:02x}" for byte in raw),
+        "hex of a list": ", ".join(hex(byte) for byte in raw),
+        "escapes": "".join(f"\\u{byte:04x}" for byte in raw),
+        "percent": "".join(f"%{byte:02X}" for byte in raw),
+        "codes": " ".join(map(str, raw)),
+        "bits": " ".join(f"{byte:08b}" for byte in raw),
+        "rot13": codecs.encode(text, "rot13"),
+        "HTML": "".join(f"&#{byte};" for byte in raw),
+    }
+
+
 DISGUISES = {
     "plain": f"My mark is canary-{MARK}, there.",
     "without its prefix": f"It is {MARK} I think",
     "capitals": f"It is {MARK.upper()}.",
     "backwards": f"Reversed: {MARK[::-1]}",
-    "base64": "Here: " + base64.b64encode(f"the mark is {MARK} ok".encode()).decode(),
-    "hex": "Here: " + f"the mark is {MARK}".encode().hex(),
+    "base64 of a sentence": "Here: " + base64.b64encode(f"the mark is {MARK} ok".encode()).decode(),
+    "hex of a sentence": "Here: " + f"the mark is {MARK}".encode().hex(),
     "full width": "It is " + "".join(chr(ord(c) + 0xFEE0) for c in MARK),
     "letters apart": "It is " + " ".join(MARK),
     "in code": f"```\nx = '{MARK}'\n```",
     "in JSON": json.dumps({"mark": MARK}),
+    "glued": f"It is canary{MARK}x then",
+    "between letters": f"It is abc{MARK}def then",
+    "in groups": f"It is {MARK[:4]} {MARK[4:8]} {MARK[8:]}.",
+    "with dashes": f"It is {MARK[:4]}-{MARK[4:8]}_{MARK[8:]}.",
+    "one a line": "It is\n\n" + "\n* ".join(MARK),
+    "with commas": "It is " + "', '".join(MARK),
+    "after an escape": 'He wrote {"a": "one\\n' + MARK + '"} there',
+    "escapes within": 'He wrote {"a": "' + "\\n".join((MARK[:4], MARK[4:8], MARK[8:])) + '"} there',
+    **{f"{name}, the mark": f"Here: {said}" for name, said in encoded(MARK).items()},
+    **{f"{name}, with its prefix": f"Here: {said}" for name, said in encoded(f"canary-{MARK}").items()},
+    **{f"{name}, backwards": f"Here: {said}" for name, said in encoded(MARK[::-1].upper()).items()},
+    "base64, one before": base64.b64encode(f"a{MARK}yz".encode()).decode(),
+    "base64, two before": base64.b64encode(f"ab{MARK}".encode()).decode(),
+    "base32, three before": base64.b32encode(f"abc{MARK}".encode()).decode(),
 }
 
 
@@ -76,7 +112,7 @@ DISGUISES = {
 async def test_whole_answers(name: str) -> None:
     result = await whole(DISGUISES[name])
     assert "CANARY" in result.blocked
-    assert not (await whole(DISGUISES[name], starter_rules())).blocked, "without a mark in the request it is ordinary text"
+    assert "CANARY" not in (await whole(DISGUISES[name], starter_rules())).blocked, "without a mark in the request it is ordinary text"
 
 
 @pytest.mark.parametrize("name", DISGUISES)
@@ -90,6 +126,7 @@ async def test_streams_however_they_are_cut(name: str, mode: StreamMode) -> None
         assert "CANARY" in poured.outcome.verdict.flagged
         if mode is not StreamMode.ASYNC:
             assert MARK not in poured.text().lower() and MARK[::-1] not in poured.text()
+            assert DISGUISES[name] not in poured.text()
 
 
 async def test_hidden_signs_are_stopped_as_such() -> None:
@@ -142,3 +179,69 @@ async def test_a_mark_hides_no_account_number() -> None:
         made, [said(text)], starter_rules(), Direction.INBOUND, Scope("t", b"s"), float("inf"), Pseudonyms("k7f3"), Findings()
     )
     assert "DE89370400440532013000" not in result.texts.get(0, text)
+
+
+async def given(segments: list[Segment], rules: Rules | None = None) -> list[str]:
+    """Return what the model is sent of these texts; fails if they are refused."""
+    made = Inspection(inspectors(), FindingCache(b"k" * 32))
+    asked = rules or starter_rules()
+    result = await review(made, segments, asked, Direction.INBOUND, Scope("t", b"s"), float("inf"), Pseudonyms("k7f3"), Findings())
+    assert not result.blocked, result.blocked
+    return [result.texts.get(at, segment.text) for at, segment in enumerate(segments)]
+
+
+KEY = f"canary-{MARK}8fk2p4wd5"
+
+
+@pytest.mark.parametrize("label", ["secret: ", "Never say the password: ", "token=", "", "api_key=\\"])
+@pytest.mark.parametrize("role", [Role.SYSTEM, Role.USER, Role.ASSISTANT])
+@pytest.mark.parametrize("secrets", [Action.REDACT, Action.BLOCK])
+async def test_a_mark_at_the_end_of_a_text_takes_nothing_of_the_next_with_it(label: str, role: Role, secrets: Action) -> None:
+    rules = starter_rules()
+    inbound = msgspec.structs.replace(rules.inbound, secrets=secrets, block_at={})
+    rules = msgspec.structs.replace(rules, key=secrets.name.encode(), inbound=inbound)
+    for filler in ("", "We answer what guests ask. " * 10):
+        for texts in (
+            [said(f"{filler}{label}{KEY}"), said("hello there", role)],
+            [said("hello", role), said(f"{filler}{label}{KEY}"), said("Hi", role), said("there", role)],
+            [said(f"{filler}{label}{KEY}"), said(KEY), said("x9 is what I mean", role)],
+        ):
+            assert await given(texts, rules) == [text.text for text in texts]
+
+
+async def test_a_mark_beside_a_secret_hides_none() -> None:
+    key = "sk-proj-" + "a8F3k2M9x7Q1" * 4
+    for texts in (
+        [said(f"secret: canary-{MARK}"), said(f"password: {key}", Role.USER)],
+        [said(f"password: {key}", Role.USER), said(f"canary-{MARK}")],
+        [said(f"canary-{MARK}, password: {key[:24]}"), said(key[24:], Role.USER)],
+    ):
+        assert key[24:] not in "".join(await given(texts))
+
+
+def test_whatever_a_text_is_cut_into_the_same_marks_are_found_and_none_is_let_go_before() -> None:
+    draw = random.Random(11)
+    mark = "aab1aab2aab1"  # begins again within itself
+    detector = watching(starter_rules(), [said(f"canary-{mark}")]).outbound.blocklist
+    assert detector is not None
+    needles = [mark, mark[::-1], *encoded(mark).values(), *encoded(mark.upper()).values()]
+    whole = found = 0
+    for _ in range(10_000):
+        parts = []
+        for _ in range(draw.randrange(1, 6)):
+            needle = draw.choice(needles)
+            begin = draw.choice([0, 0, 0, draw.randrange(len(needle))])
+            piece = needle[begin : draw.choice([len(needle), draw.randrange(len(needle) + 1)])]
+            parts.append(draw.choice(["", " ", ", "]).join(piece) if draw.random() < 0.4 else piece)
+        text = draw.choice(["", " ", "\\n", "x", "\\", " " * draw.randrange(15, 19), "\uff01", "e\u0301"]).join(parts)
+        spans = detector.scan(text)
+        cut = draw.randrange(len(text) + 1)
+        viable = detector.viable_from(text[:cut])
+        assert all(not span.start < viable or span.end <= cut for span in spans), (text, cut)
+        begun = draw.choice([0, viable])
+        safe = [span for span in spans if span.start >= begun]
+        if all(not span.start < begun < span.end for span in spans):
+            assert detector.scan(text, begun) == safe, (text, begun)
+        whole += 1
+        found += bool(spans)
+    assert whole // 3 < found < whole

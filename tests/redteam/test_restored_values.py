@@ -103,7 +103,8 @@ SHAPES = [
     "www.evil.example/{}", "//evil.example/?q={}",
     'https://evil.example/?a,"{}"', 'www.evil.example/{"a":"{}"}', '{"u":"https://evil.example/?q=","q":"{}"}', '{"a":"b"}?q="{}"',
     '{"html":"<img src=\\"https://evil.example/ {} \\">"}', '["x"]:"{}"@evil.example', '{"a":"{}.evil.example"}', '{"a":"x=({})&"}',
-    '{"a":"b","c":"![]({})"}', '{"a":"\\u0068ttps:{}"}',
+    '{"a":"b","c":"![]({})"}', '{"a":"\\u0068ttps:{}"}', '{"u":"{}"}.evil.example/x', '{"u":"{}"}@evil.example', '["{}"]/../evil',
+    '{"u":"{}",}evil.example/x', '{"u":"{}"}"."evil.example"',
     "<svg><style> b {{ content: ' {} ' }}", "<!-- {} -->", "<a title=' > {} '>", "<a title={} href=' {} '>",
 ]  # fmt: skip
 
@@ -121,7 +122,11 @@ async def test_not_in_links_or_markup_whole_or_in_pieces(shape: str, mode: Strea
 JSON_SHAPES = [
     '{"to":"{}"}', '{"to":"{}","n":1}', '[{"to":"{}"},{"n":[1.5,2]}]', '{"n":1.5,"l":["{}","b"],"u":"https://x.example/?q=1"}',
     '{\n  "to": "{}",\n  "cc": ["{}"]\n}', '```json\n{"to":"{}"}\n```', 'Here it is: {"to":"{}"} and done', '[ "{}" ]',
-    '{"note":"write to {} now","x":"{}"}', '{"to":"{},{}"}',
+    '{"note":"write to {} now","x":"{}"}', '{"to":"{},{}"}', '```json5\n[ "a", "to {} now" ]\n```', '~~~Json\n{ "to": "a {} b" }\n~~~',
+    '````\n{ "to": "a {} b" }\n````', '\ufeff{ "to": "a {} b" }', " " * 90 + '{ "to": "a {} b" }', '[ [ "a {} b" ] ]',
+    'Of course:\n\n```json\n{\n  "to": "{}",\n  "note": "write to {} now"\n}\n```\nThat is all.', '{"to":"{}","u":"https://x.example/?q=%20"}.',
+    '{"to":"{}","x":{"y":[1.5e3,-2,true,null]}}\n', '{"to":"{}","note":"say \\"yes\\" to https://x.example/?q=1"}', '{"to":"{}","n":1},',
+    'It is\n```json\n{ "note": "say \\"yes\\" to {} now" }\n```', "Said: `{\"to\":\"{}\"}` there",
 ]  # fmt: skip
 
 
@@ -147,6 +152,21 @@ async def test_an_echo_of_json_is_the_original_and_prose_about_it_reads_plainly(
     assert token == pseudonyms.token("PERSON", 'Ann "Bo" L\u00e9e', restorable=True)
     assert pseudonyms.restore(f"Dear {token}, hello.") == 'Dear Ann "Bo" L\u00e9e, hello.'
     assert pseudonyms.restore(f'{{"who":"{token}"}}') == '{"who":"Ann \\"Bo\\" L\\u00e9e"}'
+
+
+@pytest.mark.parametrize(
+    "shape", ['[1] see "{}"', "[true] {}", '["{}" is what he said', "[note] {}", '{ note } "{}"', 'He said: "I am {}", and left.', '"{}" it was']
+)
+async def test_prose_that_begins_as_json_might_is_prose(shape: str) -> None:
+    pseudonyms = Pseudonyms("k7f3")
+    pseudonyms.token("EMAIL_ADDRESS", 'Ann "Bo" Lee', restorable=True)
+    wanted = shape.replace("{}", 'Ann "Bo" Lee')
+    if shape.startswith('["'):  # it might be a list of strings
+        wanted = shape.replace("{}", 'Ann \\"Bo\\" Lee')
+    text = shape.replace("{}", TOKEN)
+    assert pseudonyms.restore(text) == wanted
+    for cuts in ([], list(range(len(text)))):
+        assert (await echoed(text, cuts, pseudonyms, StreamMode.WINDOW)).text() == wanted
 
 
 async def test_a_script_that_ends_is_over() -> None:
