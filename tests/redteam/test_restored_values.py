@@ -155,7 +155,8 @@ async def test_an_echo_of_json_is_the_original_and_prose_about_it_reads_plainly(
 
 
 @pytest.mark.parametrize(
-    "shape", ['[1] see "{}"', "[true] {}", '["{}" is what he said', "[note] {}", '{ note } "{}"', 'He said: "I am {}", and left.', '"{}" it was']
+    "shape",
+    ['[1] see "{}"', "[true] {}", '["{}" is what he said', "[note] {}", '{ note } "{}"', 'He said: "I am {}", and left.', '"{}" it was'],
 )
 async def test_prose_that_begins_as_json_might_is_prose(shape: str) -> None:
     pseudonyms = Pseudonyms("k7f3")
