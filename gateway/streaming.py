@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import msgspec
 
@@ -58,7 +57,7 @@ class Stream(Waiting):
         # What reads whole texts is asked when all of an answer is there, which `strict` alone waits for.
         self._reread = rules.outbound.second_opinion and self._mode is StreamMode.STRICT
         self._degraded = False
-        self._unheard = False  # the slower model did not answer once, and policy lets that pass
+        self._unheard = self._unnamed = False  # the slower model, or the names detector, was away once, and policy lets that pass
         self._findings = Findings()
         self._channels: dict[tuple[int, str], Channel] = {}
         self._waiting: dict[int, str] = {}  # choices that ended while others had hardly begun, with their finish reasons
@@ -266,18 +265,16 @@ class Stream(Waiting):
         rules = self._rules.outbound
         if self._reread and not arguments:
             rules = msgspec.structs.replace(rules, block_at={}, record_at={})  # `_finish_whole` judges harm, with both models
-        blend = None if mode is StreamMode.STRICT else self._blend(name)
         return StreamGuard(
             rules,
             [inspectors.scanner],
-            self._session(),
+            self._session,
             None if arguments else self._prompt.restorer,
             self._findings,
             mode=mode,
             readings=None if arguments else self._readings,
             label=name.endswith(":name"),
-            blend=blend,
-            anew=self._session if blend is not None else None,
+            blend=None if mode is StreamMode.STRICT else self._blend(name),
         )
 
     def _session(self) -> ModerationSession:
@@ -289,7 +286,7 @@ class Stream(Waiting):
         if not rules.second_opinion or name not in chunks.PROSE or not (rules.block_at or rules.record_at):
             return None
         if inspectors.blend is None:
-            self._without_opinion()
+            self._unheard = self._goes_on(InspectorUnavailable("no second opinion is configured"))
         return inspectors.blend
 
     def _at_once(self, name: str) -> Channel:
@@ -300,18 +297,16 @@ class Stream(Waiting):
         first = StreamGuard(
             releasing(rules), secrets, None, self._prompt.restorer, self._findings, mode=StreamMode.WINDOW, label=name.endswith(":name")
         )
-        session, blend = self._session(), self._blend(name)
         second = StreamGuard(
             behind(rules),
             [inspectors.scanner],
-            session,
+            self._session,
             None,
             self._findings,
             mode=StreamMode.WINDOW,
             readings=self._readings,
             unseen=True,
-            blend=blend,
-            anew=self._session if blend is not None else None,
+            blend=self._blend(name),
         )
         return Channel(name, first, second)
 
@@ -321,7 +316,8 @@ class Stream(Waiting):
         while True:
             names, doubts = judge.ner_request(final=final), judge.opinion_request(final=final)
             if names is not None:
-                channel.asked.append((asyncio.ensure_future(self._names(names[0])), partial(_take_names, judge, names[1], final)))
+                take_names = partial(judge.ner_result, offset=names[1], final=final)
+                channel.asked.append((asyncio.ensure_future(self._names(names[0])), take_names))
             if doubts:
                 channel.asked.append((asyncio.ensure_future(self._opinions(doubts)), judge.opinion_result))
             if not channel.asked or not (final or channel.asked[0][0].done() or judge.held > ASYNC_BOUND):
@@ -342,38 +338,50 @@ class Stream(Waiting):
         if channel.behind is not None:
             await self._judge_behind(channel, channel.behind, text)
         self._place(channel, guard.feed(text), out)
-        doubts = guard.opinion_request()
+        await self._ask(channel, out)
+
+    async def _ask(self, channel: Channel, out: list[bytes], *, final: bool = False) -> None:
+        """Ask the slower models what a guard wants to know of them. Raises `Blocked`."""
+        guard = channel.guard
+        doubts = guard.opinion_request(final=final)
         if doubts:
-            self._place(channel, guard.opinion_result(await self._opinions(doubts)), out)
-        wanted = guard.ner_request()
+            self._place(channel, guard.opinion_result(await self._opinions(doubts), final=final), out)
+        wanted = guard.ner_request(final=final)
         if wanted is not None:
-            self._place(channel, guard.ner_result(await self._names(wanted[0]), wanted[1]), out)
+            self._place(channel, guard.ner_result(await self._names(wanted[0]), wanted[1], final=final), out)
 
     async def _opinions(self, texts: list[str]) -> list[tuple[dict[str, float], bool]]:
         """Ask the slower model; no opinions where it is away and policy lets that pass. Raises `InspectorUnavailable`."""
         opinion = self._house.inspection.inspectors.opinion
-        if opinion is not None and not self._unheard:
+        if not self._unheard:
             try:
+                if opinion is None:
+                    raise InspectorUnavailable("no second opinion is configured")
                 return await opinion.judge(texts, [Role.ASSISTANT] * len(texts), self._deadline_s())
-            except InspectorUnavailable:
-                if self._rules.outbound.on_error is Action.BLOCK:
-                    raise
-        self._without_opinion()
+            except InspectorUnavailable as error:
+                self._unheard = self._goes_on(error)
         return [({}, False)] * len(texts)
 
-    def _without_opinion(self) -> None:
-        """Go on with the first model alone where policy lets that pass, to the end of the stream. Raises `InspectorUnavailable`."""
+    async def _names(self, text: str) -> Sequence[Span]:
+        """Look for names; none where the detector is away and policy lets that pass. Raises `InspectorUnavailable`."""
+        ner = self._house.inspection.inspectors.ner
+        if not self._unnamed:
+            try:
+                if ner is None:
+                    raise InspectorUnavailable("no names detector is configured")
+                return (await ner.detect([text], self._deadline_s()))[0]
+            except InspectorUnavailable as error:
+                self._unnamed = self._goes_on(error)
+        return ()
+
+    def _goes_on(self, error: InspectorUnavailable) -> bool:
+        """Note that an inspector is away, where policy lets that pass: it is not asked again in this stream. Raises the error elsewhere."""
         if self._rules.outbound.on_error is Action.BLOCK:
-            raise InspectorUnavailable("no second opinion is configured")
-        self._unheard = self._degraded = True
+            raise error
+        self._degraded = True
         if self._rules.outbound.on_error is Action.RECORD:
             self._findings.note(Action.RECORD, FLAGGED)
-
-    async def _names(self, text: str) -> list[Any]:
-        ner = self._house.inspection.inspectors.ner
-        if ner is None:
-            raise InspectorUnavailable("no names detector is configured")
-        return (await ner.detect([text], self._deadline_s()))[0]
+        return True
 
     async def _finish(self, choice: int, out: list[bytes]) -> None:
         """Judge and release what the channels of a choice still hold."""
@@ -397,12 +405,7 @@ class Stream(Waiting):
                 continue
             if channel.behind is not None:
                 await self._judge_behind(channel, channel.behind, "", final=True)
-            doubts = channel.guard.opinion_request(final=True)
-            if doubts:
-                channel.guard.opinion_result(await self._opinions(doubts), final=True)
-            wanted = channel.guard.ner_request(final=True)
-            if wanted is not None:
-                channel.guard.ner_result(await self._names(wanted[0]), wanted[1], final=True)
+            await self._ask(channel, out, final=True)
             self._place(channel, channel.guard.finish(), out)
 
     async def _judge_names(self, choice: int) -> None:
@@ -478,7 +481,3 @@ class Stream(Waiting):
                 choice.content_filter_results = verdicts.filter_result(self._findings.scores, blocked.flagged)
             out.append(self._event(ending))
         self._end("blocked", out)
-
-
-def _take_names(judge: StreamGuard, offset: int, final: bool, names: Sequence[Span]) -> list[Piece]:
-    return judge.ner_result(names, offset, final=final)

@@ -58,12 +58,14 @@ class Seam:
         self._changed = 0  # code points of this reading after which the channel changed last
 
     def begin(self, context: str, channel: str, text: str, position: int) -> None:
-        """Start with what the first channel released last and with all it holds, the first of it at `position`."""
-        self._guard.after(context)
-        self._words = context[-BORDER:]
+        """Start with what the first channel released last and with all it holds, the first of it at `position`.
+
+        What stands further before the change than `BORDER` was judged where it stands, or will be, by both models.
+        """
+        self._guard.after(context, len(context) + len(text) - BORDER)
         if text:
             self.take(channel, text, position)
-        self._words = self._words[-BORDER:]  # what stands before was judged where it stands, or will be, by both models
+        self._words = (context + text)[-BORDER:]
 
     def change(self) -> None:
         """Note that from here on another channel speaks."""

@@ -64,7 +64,7 @@ from gateway.content.pseudonyms import (
 )
 from gateway.content.rules import Action, DirectionRules
 from gateway.content.second_opinion import Blend, texts_to_ask
-from gateway.content.stretches import CONTEXT, READ, Stretches, end_of
+from gateway.content.stretches import CONTEXT, READ, SENTENCE_ENDS, Stretches, end_of
 from gateway.content.union import united
 from gateway.evidence import Role, Span, StreamMode
 from gateway.ports import InspectorUnavailable, ModerationSession, SpanDetector
@@ -83,7 +83,6 @@ READ_LEFT = 400  # code points read again with what is new: an encoded word is l
 CAUTION = 0.5  # of a head's blocking score: words that lift it there wait for the end of their sentence
 CAUTION_LENGTH = 160  # code points: a sentence that goes on longer is not waited for
 TRIM_AT = 256  # released code points beyond the needed context before they are cut away
-_SENTENCE_ENDS = (". ", "! ", "? ", "\n")
 _SHORT_WORD = re.compile(r"(?:^|\W)[^\W\d_a-z\u00df-\u00ff]\w{0,3}\.\Z")
 
 
@@ -177,7 +176,7 @@ class StreamGuard:
         self,
         rules: DirectionRules,
         detectors: Sequence[SpanDetector],
-        session: ModerationSession | None,
+        opens: Callable[[], ModerationSession] | None,
         pseudonyms: Pseudonyms | None,
         findings: Findings,
         *,
@@ -187,27 +186,24 @@ class StreamGuard:
         label: bool = False,
         unseen: bool = False,
         blend: Blend | None = None,
-        anew: Callable[[], ModerationSession] | None = None,
     ) -> None:
-        """`label`: the text is a name, never rewritten; what would be redacted in prose ends the exchange.
+        """`opens` begins a moderation session.
 
+        `label`: the text is a name, never rewritten; what would be redacted in prose ends the exchange.
         `unseen`: what this guard releases goes nowhere, so it may judge at once what another would wait for, and rewrites nothing either.
-        `blend` and `anew`, another `session` like the one given: a slower model is asked about stretches that leave doubt; not with
-        `strict`, which judges whole texts.
+        `blend`: a slower model is asked about stretches that leave doubt; not with `strict`, which judges whole texts.
         """
         self._rules = rules
         self._detectors = tuple(detectors) + ((rules.blocklist,) if rules.blocklist is not None else ())
-        self._session = session
+        self._opens = opens
+        self._session = opens() if opens is not None else None
         self._pseudonyms = pseudonyms if pseudonyms is not None and not pseudonyms.empty else None
         self._findings = findings
         self._strict = mode is StreamMode.STRICT
         self._label = label or unseen
         self._unseen = unseen
         self._role = role
-        if (blend is None) is not (anew is None):
-            raise ValueError("a slower model is asked with `blend` and `anew`")
         self._stretches = Stretches(blend, role) if blend is not None else None
-        self._anew = anew
         contexts = [d.left_context for d in self._detectors]
         contexts += [LINK_CONTEXT if self._pseudonyms else 0, NER_LEFT if rules.ner else 0, READ_LEFT if readings else 0]
         self._keep = max([*contexts, READ_LEFT + READ if self._stretches is not None else 0])
@@ -222,8 +218,10 @@ class StreamGuard:
         self._hold = -1  # from the channel's beginning: nothing from there on leaves; -1: nobody holds
         self._cautious = -1  # text[cautious:] waits for the end of its sentence; -1: nothing does
         self._judged: dict[str, float] | None = None
+        self._known: dict[str, float] | None = None  # scores that were no doubt and no block at the end of a stretch
         self._readings = readings
         self._read = 0  # text[:read] has been read in its other readings
+        self._from = 0  # from the channel's beginning: what stands before is read in its other readings elsewhere
         self._spoken = 0  # code points received when its language was last looked at
         self._total = 0  # code points received
         self._walked = self._blank = 0  # of these, how many were looked at for blanks, and where the last one ended
@@ -271,21 +269,20 @@ class StreamGuard:
             return []
         self._score(boundary)
         self._reread(boundary)
-        if self._cautious >= 0:
-            boundary = self._cleared(boundary)
         if self._stretches is not None:
             boundary = self._undoubted(self._stretches, boundary)
+        elif self._cautious >= 0:
+            boundary = self._cleared(boundary)
         return self._commit(min([boundary, *(d.viable_from(self._text, self._start) for d in self._detectors)]))
 
-    def after(self, text: str) -> None:
-        """Take text that stands before all that will be fed: it has left already and is context."""
+    def after(self, text: str, others_from: int) -> None:
+        """Take text that stands before all that will be fed: it has left already and is context, for patterns alone.
+
+        Other readings of what stands before `others_from` are another guard's.
+        """
         self._text = text
-        self._opening = opening(text)
         self._total = self._start = self._scored = self._named = self._read = len(text)
-        if self._session is not None:
-            self._judged = self._session.feed(text)
-        if self._stretches is not None:
-            self._stretches.begin = self._stretches.settled = len(text)
+        self._from = others_from
 
     def recent(self, context: int) -> tuple[str, str]:
         """Return up to `context` code points that nothing to come can change, and all after them."""
@@ -397,7 +394,7 @@ class StreamGuard:
         """Return where the last sentence ends, 0 for none. A point after an initial or a title ends nothing: a name may go on there."""
         at = end
         while True:
-            at = max(self._text.rfind(mark, self._named, at) + len(mark) - 1 for mark in _SENTENCE_ENDS)
+            at = max(self._text.rfind(mark, self._named, at) + len(mark) - 1 for mark in SENTENCE_ENDS)
             if at < self._named + 1:
                 return 0
             if self._text[at] == "\n" or _SHORT_WORD.search(self._text, max(0, at - 8), at) is None:
@@ -410,7 +407,7 @@ class StreamGuard:
         least = max(self._start, at - (self._total - self._walked))
         while at > least and not text[at - 1].isspace():
             at -= 1
-        if at > least or (at > self._start and text[at - 1].isspace()):
+        if at > least:
             self._blank = self._total - len(text) + at
         self._walked = self._total
         return max(self._start, self._blank - self._total + len(text))
@@ -433,7 +430,7 @@ class StreamGuard:
             if scores is not self._judged:  # a session gives the same object again while no maximum rose
                 self._judged = scores
                 self._judge(scores)
-                if self._cautious < 0 and any(scores.get(head, 0.0) >= CAUTION * at for head, at in self._rules.block_at.items()):
+                if self._cautious < 0 and self._near(scores):
                     self._cautious = self._scored
         self._scored = upto
 
@@ -453,8 +450,10 @@ class StreamGuard:
                 break
             scores, others = self._read_otherwise(self._text[max(0, begin - READ_LEFT) : end], dict(self._judged or {}))
             texts = dict.fromkeys([self._text[max(0, min(end - READ, begin - CONTEXT)) : end], *others])
-            if stretches.ended(base + end, scores, list(texts)) and self._anew is not None:
-                self._session = self._anew()
+            doubtful = stretches.ended(base + end, scores, texts)
+            self._known = None if doubtful else dict(self._judged or {})  # a session may go on writing into what it gave
+            if doubtful and self._opens is not None:
+                self._session = self._opens()
                 self._judged = self._session.feed(self._text[max(0, end - CONTEXT) : end])
         for scores in stretches.judged(()):
             self._judge(scores)
@@ -473,18 +472,21 @@ class StreamGuard:
     def _near(self, scores: dict[str, float]) -> bool:
         return any(scores.get(head, 0.0) >= CAUTION * at for head, at in self._rules.block_at.items())
 
+    def _unsettled(self, stretches: Stretches, scores: dict[str, float]) -> bool:
+        return self._near(scores) or stretches.doubts(scores)
+
     def _undoubted(self, stretches: Stretches, boundary: int) -> int:
         """Return how much of what was scored may leave: while a stretch is in doubt, or near what blocks, what stands before it."""
         scores = self._judged or {}
         free = not stretches.waiting and stretches.wary <= stretches.settled
-        if free and not self._near(scores) and not stretches.doubts(scores):
+        if free and (not self._unsettled(stretches, scores) or scores == self._known):
             return boundary
         return min(boundary, stretches.settled - self._total + len(self._text))
 
     def _cleared(self, boundary: int) -> int:
         """Return how much of what was scored may leave while words wait for the end of their sentence."""
         at = self._cautious
-        if boundary - at < CAUTION_LENGTH and not any(mark in self._text[at:boundary] for mark in _SENTENCE_ENDS):
+        if boundary - at < CAUTION_LENGTH and not any(mark in self._text[at:boundary] for mark in SENTENCE_ENDS):
             return at
         self._cautious = -1
         return boundary
@@ -513,7 +515,7 @@ class StreamGuard:
         """Judge the other readings of what is about to leave: decoded, folded, unhidden. SECURITY: else a code is a way around."""
         if self._readings is None or upto <= self._read:
             return
-        text = self._text[max(0, self._read - READ_LEFT) : upto]
+        text = self._text[max(0, self._read - READ_LEFT, self._from - self._total + len(self._text)) : upto]
         self._read = upto
         if not text.isascii() and self._rules.smuggling is not Action.ALLOW:
             for rule in sorted(self._readings.smuggling(text)):
@@ -523,11 +525,10 @@ class StreamGuard:
         for reading in self._readings.views(text):
             if reading == text:
                 continue
-            scores = self._readings.score(reading)
             if self._stretches is None:
-                self._judge(scores)
-            elif self._near(scores) or self._stretches.doubts(scores):  # judged with its stretch, by both models
-                self._stretches.wary = self._total - len(self._text) + upto
+                self._judge(self._readings.score(reading))
+            elif not self._stretches.holds and self._unsettled(self._stretches, self._readings.score(reading)):
+                self._stretches.wary = self._total - len(self._text) + upto  # judged with its stretch, by both models
             for span in self._rules.blocklist.scan(reading) if self._rules.blocklist is not None else ():
                 action = self._rules.action_for(span)
                 if action >= Action.PSEUDONYMISE:  # nobody knows which characters to replace

@@ -7,7 +7,8 @@ Theory of operation
   of its other readings. Where they leave doubt (`second_opinion.uncertain`) the slower model reads the stretch with what stands
   before it, `READ` code points or as much as the stretch is long.
 - After a doubtful stretch the first model begins anew, `CONTEXT` code points back. So doubt ends with what gave rise to it, and both models
-  speak of the same text: an opinion on one passage clears no other.
+  speak of the same text: an opinion on one passage clears no other. Other readings look further back, as a code is longer than what it
+  says, so a doubtful code is asked about for some stretches more.
 - From `MANY` doubtful stretches on they grow longer, and after `ASKED` nobody is asked any more: the first model's word stands.
 - Whoever holds the text lets nothing of a stretch leave from its first doubtful word on before the answer (`StreamGuard`).
 
@@ -17,7 +18,7 @@ Sans-I/O. Positions count from the channel's beginning.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -30,7 +31,7 @@ MANY = 8
 ASKED = 120  # stretches of one channel
 CONTEXT = 160  # code points that both models read again before a stretch
 READ = 380  # code points that the slower model reads at once: what one of its windows holds
-_ENDS = (". ", "! ", "? ", "\n")
+SENTENCE_ENDS = (". ", "! ", "? ", "\n")
 
 
 class Stretch(msgspec.Struct, frozen=True):
@@ -43,7 +44,7 @@ class Stretch(msgspec.Struct, frozen=True):
 
 def end_of(text: str, begin: int, upto: int, least: int = LEAST) -> int:
     """Return where the stretch that begins at `begin` ends within `text[:upto]`, -1 where that is not known yet."""
-    found = [at + len(mark) for mark in _ENDS if (at := text.find(mark, max(begin, begin + least - len(mark)), upto)) >= 0]
+    found = [at + len(mark) for mark in SENTENCE_ENDS if (at := text.find(mark, max(begin, begin + least - len(mark)), upto)) >= 0]
     if found and min(found) - begin <= MOST:
         return min(found)
     if upto - begin < MOST:
@@ -80,6 +81,11 @@ class Stretches:
         return bool(self._waiting)
 
     @property
+    def holds(self) -> bool:
+        """Tell whether the stretch that has not ended waits for its end already: another reading of it does."""
+        return self.wary > self.begin
+
+    @property
     def least(self) -> int:
         """How long the next stretch is at least."""
         return LEAST if self._doubtful < MANY else LONGER
@@ -88,13 +94,16 @@ class Stretches:
         """Tell whether the first model's scores leave doubt; no scores do."""
         return uncertain(scores, self._role, self._blend)
 
-    def ended(self, end: int, scores: Mapping[str, float], texts: Sequence[str]) -> bool:
-        """Note that a stretch ended at `end`, and tell whether it is in doubt. `texts`: the readings to ask about if it is."""
+    def ended(self, end: int, scores: Mapping[str, float], texts: Iterable[str]) -> bool:
+        """Note that a stretch ended at `end`, and tell whether it is in doubt. `texts`: the readings to ask about if it is.
+
+        INVARIANT: nobody writes into `scores` any more.
+        """
         self.begin = end
         doubtful = self.doubts(scores)
         self._doubtful += doubtful
         asked = tuple(texts) if doubtful and self._doubtful <= ASKED else ()
-        self._waiting.append(Stretch(end, dict(scores), asked))  # a session may go on writing into what it gave
+        self._waiting.append(Stretch(end, scores, asked))
         return doubtful
 
     def wanted(self) -> list[str]:
@@ -112,5 +121,5 @@ class Stretches:
             self._asked = max(0, self._asked - 1)
             self.settled = one.end
             said = [given.popleft() for _ in one.texts]
-            out.append(combined(one.scores, [Opinion(scores, whole and bool(scores)) for scores, whole in said], self._role, self._blend))
+            out.append(combined(one.scores, [Opinion(scores, whole) for scores, whole in said], self._role, self._blend))
         return out

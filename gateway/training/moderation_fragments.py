@@ -3,7 +3,7 @@
 usage: python -m gateway.training.moderation_fragments TRAIN_FOLDER [--exclude FOLDER] [--out FOLDER]
 
 The one per cent points come from whole requests. A text of a few words has little evidence either way and lies near the bias, which
-for some heads is above that point: a bare `B` would be called sexual. So a text of up to `WORDS` words is held against the
+for some heads is above that point: a bare `B` would be called sexual. So a text of up to `FRAGMENT` words is held against the
 99th hundredth of ordinary scraps of its length, where that is higher; from there to `FADED` words the difference fades. Scraps are cut
 from texts that were kept apart from learning. Writes `fragments` into the card beside the weights; seeded.
 """
@@ -20,9 +20,8 @@ from random import Random
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.evidence import Role
 from gateway.providers.local import moderation_features as features
-from gateway.providers.local.moderation import FADED, FRAGMENT, LinearModerator, LinearSession
+from gateway.providers.local.moderation import FADED, FRAGMENT, LinearModerator
 from gateway.training import moderation_corpus as corpus
 from gateway.training.moderation_rows import Row
 
@@ -43,6 +42,7 @@ def points(model: LinearModerator, rows: list[Row]) -> list[list[float]]:
     random = Random(5)  # noqa: S311
     texts = [features.words(row.text) for row in rows if row.source in ORDINARY and corpus.apart(row)]
     heads = len(model.weights.bias)
+    beginning = np.full(2, features.START, dtype=np.uint32)
     found: list[list[float]] = []
     for size in range(1, FRAGMENT + 1):
         long_enough = [text for text in texts if len(text) >= size]
@@ -50,9 +50,8 @@ def points(model: LinearModerator, rows: list[Row]) -> list[list[float]]:
         for number in range(SCRAPS):
             text = random.choice(long_enough)
             at = 0 if random.random() < FROM_THE_START else random.randrange(len(text) - size + 1)
-            session = LinearSession(model, Role.USER)
-            session.add(text[at : at + size])
-            logits[number] = session.raw()
+            contributions, _ = model.recent(text[at : at + size], beginning)
+            logits[number] = contributions.sum(axis=0) * model.unit_at[size] + model.weights.bias
         found.append([round(float(value), 4) for value in np.quantile(logits, 1 - FALSE_ALARMS, axis=0)])
     return found
 

@@ -83,7 +83,7 @@ def token_delays_ms(inspected: Inspection, rules: Rules, seed: int, gap_ms: floa
     guard = StreamGuard(
         rules.outbound,
         [inspected.inspectors.scanner],
-        inspected.inspectors.moderator.open(Role.ASSISTANT),
+        lambda: inspected.inspectors.moderator.open(Role.ASSISTANT),
         None,
         Findings(),
         mode=StreamMode.WINDOW,

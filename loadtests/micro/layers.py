@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 
 import msgspec
@@ -175,7 +176,8 @@ def _guard(rules: Rules, scanner: PatternScanner, moderator: LinearModerator, *,
 
     def run(seeds: Iterator[int]) -> float:
         tokens = [f" {word}" for word in text(next(seeds), _TOKENS).split(" ")][:_TOKENS]
-        guard = StreamGuard(never, [scanner], moderator.open(Role.ASSISTANT), None, Findings(), mode=StreamMode.WINDOW, readings=others)
+        opens = partial(moderator.open, Role.ASSISTANT)
+        guard = StreamGuard(never, [scanner], opens, None, Findings(), mode=StreamMode.WINDOW, readings=others)
         begin = time.process_time()
         for token in tokens:
             guard.feed(token)

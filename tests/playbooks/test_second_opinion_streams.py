@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Sequence
 
 import msgspec
@@ -177,3 +178,41 @@ async def test_a_change_of_channel_takes_nothing_from_the_second_opinion(mode: S
             [*pieces, after, ending(), DONE], mode=StreamMode.STRICT, rules=rules, opinion=Second(0.0), blend=ALWAYS
         )
         assert not whole.blocked and not poured.blocked and poured.text("reasoning") == text
+
+
+@pytest.mark.parametrize("mode", list(StreamMode), ids=str)
+async def test_what_both_cleared_in_a_code_is_not_blocked_at_a_change_of_channel(mode: StreamMode) -> None:
+    rules = starter_rules()
+    rules = msgspec.structs.replace(rules, outbound=msgspec.structs.replace(rules.outbound, second_opinion=True))
+    plain = "The recipe needs two eggs and some flour. " * 6
+    code = base64.b64encode(LINEAR_BLOCKS.encode()).decode()
+
+    async def blocked(first: str, second: str, mode: StreamMode) -> bool:
+        pieces = [event("reasoning", piece) for piece in in_pieces(first, range(0, len(first), 7))]
+        events = [*pieces, event("content", second), ending(), DONE]
+        return (await pour(events, mode=mode, rules=rules, opinion=Second(0.0), blend=ALWAYS)).blocked
+
+    for times in range(1, 8):
+        first = plain + "see " + code + " and " + "so on and on with stones and rivers and bridges and " * times
+        assert not await blocked(first, plain, mode), times
+    for cut in (8, 40, 80, 120, len(code) - 8):
+        assert await blocked(plain + code[:cut], code[cut:] + " " + plain, mode), "nobody else read it whole"
+
+
+@pytest.mark.parametrize("mode", list(StreamMode), ids=str)
+@pytest.mark.parametrize("ner", [None, "away"])
+async def test_where_policy_lets_names_go_unread_the_stream_goes_on_and_the_record_says_so(mode: StreamMode, ner: str | None) -> None:
+    class Away(Names):
+        async def detect(self, texts: Sequence[str], deadline_s: float) -> list[list[Span]]:
+            raise InspectorUnavailable("ner queue is full")
+
+    text = "All is well. Good bye."
+    for on_error, flagged in ((Action.RECORD, (FLAGGED,)), (Action.ALLOW, ()), (Action.BLOCK, None)):
+        rules = starter_rules(ner=True)
+        rules = msgspec.structs.replace(rules, outbound=msgspec.structs.replace(rules.outbound, ner=True, on_error=on_error))
+        poured = await pour([event("content", text), ending(), DONE], mode=mode, rules=rules, ner=Away() if ner else None)
+        if flagged is None:
+            assert isinstance(poured.fault, InspectorUnavailable)
+        else:
+            assert poured.fault is None and poured.text() == text
+            assert poured.outcome.verdict is not None and poured.outcome.verdict.degraded and poured.outcome.verdict.flagged == flagged

@@ -68,7 +68,7 @@ class Driven:
 
     def __init__(self, *, rules: DirectionRules = RULES, lag: int = 0, unseen: bool = False, readings: bool = False) -> None:
         self.findings = Findings()
-        self.guard = StreamGuard(rules, [ToyEmails()], Session(), None, self.findings, mode=StreamMode.WINDOW, blend=BLEND, anew=Session,
+        self.guard = StreamGuard(rules, [ToyEmails()], Session, None, self.findings, mode=StreamMode.WINDOW, blend=BLEND,
             unseen=unseen, readings=READINGS if readings else None,
         )
         self.asked: list[str] = []
@@ -146,6 +146,15 @@ def test_text_without_doubt_is_never_asked_about_and_leaves_word_by_word() -> No
     assert driven.asked == [] and len(driven.out) > 60
 
 
+def test_what_is_near_what_blocks_holds_its_own_stretch_and_no_more() -> None:
+    text = "a curt answer it was and nobody minded that at all, said the river to the stone. " + "plain river stone. " * 200
+    driven = Driven().run(text, list(range(0, len(text), 5)))
+    assert driven.text == text and driven.asked == []
+    assert len(driven.out) > 500, "what follows comes word by word again"
+    rude = Driven().run(text + "a rude word and so on. plain words.", list(range(0, 5_000, 5)))
+    assert rude.blocked == ("harassment",) and "rude" not in rude.text
+
+
 def test_a_head_the_second_model_is_not_asked_about_blocks_by_the_first_alone() -> None:
     text = "plain " * 30 + "a rude word and so on. plain words."
     driven = Driven().run(text, list(range(len(text))))
@@ -220,14 +229,14 @@ def test_a_text_of_unknown_words_is_asked_about() -> None:
         def feed(self, words: str) -> dict[str, float]:
             return {}
 
-    guard = StreamGuard(RULES, [], Mute(), None, Findings(), mode=StreamMode.WINDOW, blend=BLEND, anew=Mute)
+    guard = StreamGuard(RULES, [], Mute, None, Findings(), mode=StreamMode.WINDOW, blend=BLEND)
     assert guard.feed("zzz vile zzz ") == []
     with pytest.raises(Blocked):
         guard.opinion_result([said(text) for text in guard.opinion_request(final=True)], final=True)
 
 
 def test_the_end_of_a_text_without_an_answer_never_leaves() -> None:
-    guard = StreamGuard(RULES, [], Session(), None, Findings(), mode=StreamMode.WINDOW, blend=BLEND, anew=Session)
+    guard = StreamGuard(RULES, [], Session, None, Findings(), mode=StreamMode.WINDOW, blend=BLEND)
     assert guard.feed("a murky river ") == []
     with pytest.raises(InspectorUnavailable):
         guard.finish()
@@ -235,7 +244,7 @@ def test_the_end_of_a_text_without_an_answer_never_leaves() -> None:
 
 
 def test_one_large_delta_asks_about_each_of_its_stretches_at_once() -> None:
-    guard = StreamGuard(RULES, [], Session(), None, Findings(), mode=StreamMode.WINDOW, blend=BLEND, anew=Session)
+    guard = StreamGuard(RULES, [], Session, None, Findings(), mode=StreamMode.WINDOW, blend=BLEND)
     text = "A murky river ran past the old stone bridge, where nobody had fished for many years now. " * 60
     assert guard.feed(text) == []
     wanted = guard.opinion_request()

@@ -35,7 +35,7 @@ def run(text: str, cuts: list[int], mode: StreamMode = StreamMode.WINDOW, over: 
     pseudonyms = Pseudonyms("k7f3")
     pseudonyms.token("PERSON", "Ada Lovelace", restorable=True)
     guard = StreamGuard(
-        over or rules(), [ToyEmails()], ToyModerator().open(Role.ASSISTANT), pseudonyms, Findings(), mode=mode
+        over or rules(), [ToyEmails()], lambda: ToyModerator().open(Role.ASSISTANT), pseudonyms, Findings(), mode=mode
     )
     edges = [0, *sorted({min(c, len(text)) for c in cuts}), len(text)]
     out: list[str] = []

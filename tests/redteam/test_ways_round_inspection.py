@@ -40,7 +40,7 @@ def stream(inspected: Inspection, rules: Rules, text: str, step: int = 3, mode: 
     i = inspected.inspectors
     readings = Readings(i.views, i.smuggling, i.language, lambda t: i.moderator.score(t, Role.ASSISTANT))
     guard = StreamGuard(
-        rules.outbound, [i.scanner], i.moderator.open(Role.ASSISTANT), None, Findings(), mode=mode, readings=readings
+        rules.outbound, [i.scanner], lambda: i.moderator.open(Role.ASSISTANT), None, Findings(), mode=mode, readings=readings
     )
     out: list[str] = []
     try:

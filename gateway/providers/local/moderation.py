@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.content.second_opinion import reading_of
 from gateway.evidence import Role
 from gateway.providers.local import moderation_features as features
 from gateway.providers.local.attack_rules import LONGEST, AttackRules
@@ -215,6 +216,8 @@ class LinearModerator:
         self.unit_at[1:4] *= np.array(THIN)[:, None]
         self.unit_rows: list[list[float]] = self.unit_at.tolist()
         self.few = FewWords(self._weights, self.known)
+        # What a short text has to have beyond the point, by reading.
+        self.scraps = {name: np.maximum(self._weights.fragments - long, 0.0) for name, (_, long) in self._weights.points.items()}
 
     @property
     def weights(self) -> Weights:
@@ -244,9 +247,9 @@ class LinearSession:
     def __init__(self, model: LinearModerator, role: Role) -> None:
         self._model = model
         self._streams = role is Role.ASSISTANT
-        reading = {Role.ASSISTANT: "answer", Role.USER: "prompt"}.get(role, "document")
+        reading = reading_of(role)
         self._short_point, self._long_point = model.weights.points[reading]
-        self._scraps = np.maximum(model.weights.fragments - self._long_point, 0.0)  # what a short text has to have beyond the point
+        self._scraps = model.scraps[reading]
         self._before = np.full(2, features.START, dtype=np.uint32)
         self._sums: Int64s = np.zeros((1, len(HEADS)), dtype=np.int64)  # of the last LONG words and the word before them
         self._count = 0
@@ -280,16 +283,6 @@ class LinearSession:
             self._add(found[at : at + 4096])
         best = self._best if self._streams else np.maximum(self._best, self._ending())
         return self._scores(best)
-
-    def add(self, words: list[str]) -> None:
-        """Add words that were found elsewhere, for measuring."""
-        self._add(words)
-
-    def raw(self) -> Float64s:
-        """Return the logits of all that was added, which must be short, before any point was taken off. For measuring."""
-        end = np.array([len(self._sums) - 1])
-        logits: Float64s = self._logits(self._sums, end, end, np.zeros(len(HEADS)))[0]
-        return logits
 
     def _step(self, word: str) -> bool:
         """Take one word of a stream; tell whether a maximum rose. The same numbers as `_add`, in the same order of operations."""

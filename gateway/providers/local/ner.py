@@ -92,6 +92,10 @@ class _Worker:
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None else None
 
+    @property
+    def ready(self) -> bool:
+        return self._ready
+
     def start(self) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(theirs, *self._reads), daemon=True, name="ner")
@@ -210,8 +214,10 @@ class _Job:
         self.began_s = self.began_s or now_s
         batch = self.batches.pop()
         asked = [self.texts[at][begin:end].encode("utf-8", "replace").decode() for at, begin, end in batch]
+        started = worker.ready
         answer = msgspec.msgpack.decode(worker.ask(msgspec.msgpack.encode(asked), hang_s), type=_Answer)
-        self.busy_s += time.monotonic() - now_s
+        if started:  # the time that a worker takes to start is not the text's
+            self.busy_s += time.monotonic() - now_s
         for (at, begin, end), found in zip(batch, answer, strict=True):
             self.spans[at] += [Span(begin + start, begin + stop, kind, score, NerPool.name) for start, stop, kind, score in found]
             self.left -= end - begin

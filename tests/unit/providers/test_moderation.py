@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from pathlib import Path
@@ -143,7 +142,7 @@ def test_a_few_words_can_be_harm_enough(model: LinearModerator, text: str, head:
 def test_the_margin_of_short_texts_fades(model: LinearModerator) -> None:
     words = ["alpha"] * 20
     free = LinearModerator()
-    free._weights = dataclasses.replace(free._weights, fragments=np.full_like(free._weights.fragments, -np.inf))
+    free.scraps = {name: np.zeros_like(margin) for name, margin in free.scraps.items()}
     apart = []
     for size in range(1, 20):
         text = " ".join(words[:size])

@@ -9,12 +9,13 @@ import signal
 import time
 from collections.abc import Iterator
 
+import msgspec
 import psutil
 import pytest
 
 from gateway.ports import InspectorUnavailable, TooMuch
 from gateway.providers.local import ner_weights
-from gateway.providers.local.ner import NerPool, custom_spans, load_recognizer
+from gateway.providers.local.ner import DEAR_CHARS, NerPool, _Job, custom_spans, load_recognizer
 
 for needed in ("onnxruntime", "tokenizers"):
     pytest.importorskip(needed, reason=f"`{needed}` of requirements-ner.lock is not installed")
@@ -157,6 +158,27 @@ async def test_text_that_waited_for_others_is_not_its_senders_fault(pool: NerPoo
         await pool.detect([TEXT * 160], time.monotonic() + 0.5)
     assert not isinstance(refused.value, TooMuch)
     await asyncio.gather(*others)
+
+
+class _Beginner:
+    """A worker that was just replaced: it takes its time to start, and reads at once."""
+
+    def __init__(self) -> None:
+        self.ready = False
+
+    def ask(self, payload: bytes, hang_s: float) -> bytes:
+        if not self.ready:
+            time.sleep(0.3)
+            self.ready = True
+        return msgspec.msgpack.encode([[] for _ in msgspec.msgpack.decode(payload)])
+
+
+def test_that_a_worker_had_to_start_is_nobodys_fault() -> None:
+    job = _Job(["word " * (DEAR_CHARS // 4)], time.monotonic() + 0.25)
+    with pytest.raises(InspectorUnavailable) as refused:
+        while job.batches:
+            job.read(_Beginner() if job.left == job.size else None, 1.0)  # type: ignore[arg-type]
+    assert not isinstance(refused.value, TooMuch)
 
 
 async def test_half_a_million_characters_are_read_where_the_deadline_lets_them(pool: NerPool) -> None:
