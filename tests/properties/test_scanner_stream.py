@@ -91,6 +91,23 @@ ENTITIES = [
     "XAFC931124HDFGCD00",
     "RUT 12.409.669-3",
     "carta d'identit\u00e0 CA12345AA",
+    "4111.1111.1111.1111",
+    "card 4111, 1111, 1111, 1111",
+    "4l11 1111 1111 1111",
+    "card 41111111111lll11",
+    "ssn 5 3 6 - 9 0 - 4 3 9 9",
+    "SSN: 536.9O.4399",
+    "call (2l2) 555-0143",
+    "phone 2 1 2 5 5 5 0 1 4 3",
+    "DE89.3704.0044.0532.0130.00",
+    "D E 8 9 3 7 0 4 0 0 4 4 0 5 3 2 0 1 3 0 0 0",
+    "jane [at] example [dot] com",
+    "jane at mail dot example dot com",
+    "jane @ example . com",
+    "j a n e @ e x a m p l e . c o m",
+    "203[.]0[.]113[.]57",
+    "203 dot 0 dot 113 dot 57",
+    "host 2O3.0.113.57",
 ]
 NOISE = [
     "the",
@@ -165,6 +182,16 @@ NOISE = [
     "id",
     "is",
     "born",
+    "at",
+    "dot",
+    "[at]",
+    "(dot)",
+    "com",
+    " . ",
+    "S1O5",
+    "4lll",
+    "card",
+    "3 7 0 4",
 ]
 BLANKS = ["", "", " ", " ", " ", "  ", "\n", "\t", "\u00a0", ", "]
 
@@ -259,7 +286,8 @@ def test_a_key_block_without_an_end_is_masked_up_to_the_cap() -> None:
 def test_ordinary_prose_is_held_from_the_unfinished_word_only() -> None:
     text = "The river was wide in those days and nobody crossed it without a boa"
     assert text[SCANNER.viable_from(text) :] == "boa"
-    assert SCANNER.viable_from(text + "t ") == len(text) + 2
+    for more, held in (("t th", "th"), ("t the ", "the "), ("t a", "boat a"), ("t at the", "boat at the"), ("t at the ri", "ri")):
+        assert (text + more)[SCANNER.viable_from(text + more) :] == held, "a word is held on where an address may go on behind it"
 
 
 class Exhausted:

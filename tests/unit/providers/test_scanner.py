@@ -73,6 +73,54 @@ def test_finds(text: str, kind: str, value: str) -> None:
     assert (kind, value) in found(text)
 
 
+FOURS = "4111 1111 1111 1111".split()
+JOINED = (".", "_", "/", "  ", " - ", "\u00b7", " \u2022 ", "--", " / ", "#")
+LISTED = (",", ", ", "|", ";", ":", "\n", "\t", " | ", "+")
+DISGUISED = {
+    "CREDIT_CARD": [
+        *(f"say {sep.join(FOURS)} ok" for sep in JOINED), *(f"my card: {sep.join(FOURS)} ok" for sep in LISTED),
+        "**4111** **1111** **1111** **1111**", "card 4111 1111 1111\n1111", "3782.822463.10005", "4l11 1111 1111 1111",
+        "4111-1111-11I1-1111", "card 41111111111lll11",
+    ],
+    "US_SSN": [
+        "my ssn is 8S1 27 4668", "SSN: 536.90.4399", "social security 5 3 6 9 0 4 3 9 9", "SSN: 5 3 6 - 9 0 - 4 3 9 9", "soc. sec. 536/90/4399",
+    ],
+    "PHONE_NUMBER": ["call 2l2-555-0143", "phone (2I2) 555-0143", "phone 2 1 2 5 5 5 0 1 4 3"],
+    "IBAN_CODE": [
+        "DE89.3704.0044.0532.0130.00", "DE89_3704_0044_0532_0130_00", "DE89 / 3704 / 0044 / 0532 / 0130 / 00",
+        "D E 8 9 3 7 0 4 0 0 4 4 0 5 3 2 0 1 3 0 0 0", "DE89 37O4 0044 O532 0130 00",
+    ],
+    "EMAIL_ADDRESS": [
+        "jane[at]example[dot]com", "jane.roe (at) example (dot) com", "jane(at)example.com", "jane AT example DOT com",
+        "jane at mail dot example dot com", "jane@example[.]com", "jane @ example.com", "jane@ example . com", "jane_at_example_dot_com",
+        "j a n e @ e x a m p l e . c o m", "jane <at> example <dot> org",
+    ],
+    "IP_ADDRESS": ["203[.]0[.]113[.]57", "203.0.113[.]57", "203 . 0 . 113 . 57", "203 dot 0 dot 113 dot 57", "host 2O3.0.113.57"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in DISGUISED.items() for text in texts])
+def test_finds_what_is_written_for_people(kind: str, text: str) -> None:
+    [(type_, value)] = found(text)
+    assert type_ == kind
+    wanted = text.removesuffix(" ok").strip("*")
+    assert wanted.endswith(value) and len(value) >= 11, "all of it"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rows: 4111, 1111, 1111, 1111", "4111|1111|1111|1111", "4111.1111.1111.11122", "in 2010, 2011, 2012, 2013", "4000/1200/4500/1301",
+        "the numbers 5 3 6 9 0 4 3 9 9", "536.90.4399", "2l2-555-0143", "5 3 6 - 9 0 - 4 3 9 9", "2O3.0.113.57", "l.O.I.l",
+        "look at example dot com", "DE89.3704.0044.0532.0130.01", "at 20 people were there and saw the two of them", "we met @ noon. come",
+        "a [at] b", "x = y @ z.w", "Sold 4lll to SOS Oslo Ozzi", "git log --oneline", "a b c d e f @ g", "section 203 . 0 . 113",
+        "solo sigil boozy Sisso gigglq Sizzle", "1 2 3 4 5 6 7 8 9",
+    ],
+)  # fmt: skip
+def test_leaves_alone_what_only_looks_so(text: str) -> None:
+    assert found(text) == []
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [

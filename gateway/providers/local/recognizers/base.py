@@ -89,7 +89,7 @@ class Rule:
         self.phrase = span if phrase else ""
         # Without a group the automaton alone gives the bounds, at a tenth of the cost: hostile text may match everywhere.
         zero_width = {left, right} <= {"", r"\b"}
-        self._compiled = _compile(f"{left}(?:{span}){right}" if zero_width else f"{left}({span}){right}")
+        self._compiled = compiled(f"{left}(?:{span}){right}" if zero_width else f"{left}({span}){right}")
         self._group = 0 if zero_width else 1
         self._token = token
         self._score = score
@@ -115,12 +115,12 @@ def _alone(data: bytes, begin: int, end: int) -> bool:
     return not data[max(0, begin - 1) : begin].isalnum() and (end - begin >= 200 or not data[end : end + 1].isalnum())
 
 
-def _compile(pattern: str) -> re2._Regexp:
+def compiled(pattern: str, memory: int = 8 << 20) -> re2._Regexp:
+    """Compile over bytes, with RE2's own logging off: patterns must not print the text they fail on.
+
+    `memory`: bytes for the states of the automaton. A pattern with more of them than fit is searched by slower means, and not a word of it.
+    """
     options = re2.Options()
     options.log_errors = False
+    options.max_mem = memory
     return re2.compile(pattern.encode("ascii"), options)
-
-
-def compiled(pattern: str) -> re2._Regexp:
-    """Compile over bytes, with RE2's own logging off: patterns must not print the text they fail on."""
-    return _compile(pattern)

@@ -40,12 +40,12 @@ _EXTENSION = re.compile(rb" ?(?:x|ext\.? ?|#)[0-9]{2,6}(?![0-9A-Za-z])", re.IGNO
 _DASHES = (b"", b" ", b"-")
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 
-_PHONE_WORDS = compiled(
+PHONE_WORDS = compiled(
     r"(?:phone|telephone|mobile|cell|\btel|\bfax|\bmob\b|\bph\b|call|dial|desk|whatsapp|sms|text(?: me)?|contact|answering at|"
     r"reach(?:ed)?|hotline|"
     r"messages to|tfno|telf|telefon|handy|rufnummer|cellulare|\bmovil|portable|contato|celular|gsm|mobiel|\bring\b|number is)[^0-9]{0,24}$"
 )
-_CARD_WORDS = compiled(r"card|\bcc\b|visa|maestro|master|amex|debit|credit|karte|carte|tarjeta|carta|kaart|cartao")
+CARD_WORDS = compiled(r"card|\bcc\b|visa|maestro|master|amex|debit|credit|karte|carte|tarjeta|carta|kaart|cartao")
 _SSN_WORDS = compiled(r"ssn|social|security|\bss ?#|taxpayer|\bitin\b|\btin\b")
 
 _NANP = frozenset({(b"-", b"-"), (b".", b"."), (b") ", b"-"), (b")", b"-"), (b") ", b" "), (b")-", b"-"), (b") ", b"."), (b")", b".")})
@@ -141,7 +141,7 @@ _QUIET_SHAPES = frozenset({(3, 2, 4), (3, 3, 4), (1, 3, 3, 4)}).union(*(shapes f
 _ANY_WORD = compiled(
     "|".join(
         keyword.pattern.decode("ascii")
-        for keyword in [_PHONE_WORDS, _CARD_WORDS, _SSN_WORDS, *(row[2] for rows in _NATIONAL.values() for row in rows)]
+        for keyword in [PHONE_WORDS, CARD_WORDS, _SSN_WORDS, *(row[2] for rows in _NATIONAL.values() for row in rows)]
     )
 )
 
@@ -303,7 +303,7 @@ def is_card(digits: bytes, shape: tuple[int, ...], context: bytes) -> bool:
     size = len(digits)
     two, three, four = int(digits[:2]), int(digits[:3]), int(digits[:4])
     if digits[:1] == b"4":
-        return size in {13, 16, 19} and (size != 13 or _CARD_WORDS.search(context) is not None)
+        return size in {13, 16, 19} and (size != 13 or CARD_WORDS.search(context) is not None)
     if 51 <= two <= 55 or 2221 <= four <= 2720 or 2200 <= four <= 2204:
         return size == 16
     if two in {34, 37}:
@@ -315,8 +315,8 @@ def is_card(digits: bytes, shape: tuple[int, ...], context: bytes) -> bool:
     if 3528 <= four <= 3589 or four == 6011 or 644 <= three <= 649 or two in {62, 65, 81, 60}:
         return 16 <= size <= 19
     if two in {50, 56, 57, 58} or digits[:1] == b"6":
-        return size >= 16 or _CARD_WORDS.search(context) is not None
-    return size >= 13 and _CARD_WORDS.search(context) is not None
+        return size >= 16 or CARD_WORDS.search(context) is not None
+    return size >= 13 and CARD_WORDS.search(context) is not None
 
 
 def _social(chain: Chain, context: bytes, out: list[Found]) -> None:
@@ -347,7 +347,7 @@ def _nationals(chain: Chain, context: bytes, out: list[Found]) -> None:
 
 def _phone(reading: Reading, chain: Chain, context: bytes) -> Found | None:
     data, start, size = reading.data, chain.start, len(chain.digits)
-    if size > 15 or b"_" in chain.gaps or len(chain.shape) > 8:
+    if size > 15 or b"_" in chain.gaps or (len(chain.shape) > 8 and max(chain.shape) > 1):
         return None
     opener = data[max(0, start - 3) : start]
     plus = opener.endswith((b"+", b"+ ", b"+("))
@@ -364,7 +364,7 @@ def _phone(reading: Reading, chain: Chain, context: bytes) -> Found | None:
         ends_balanced = b")" not in b"".join(chain.gaps) or b"(" in b"".join(chain.gaps)
     if not ends_balanced:
         return None
-    score = _phone_score(chain, plus, opener, _PHONE_WORDS.search(context) is not None)
+    score = _phone_score(chain, plus, opener, PHONE_WORDS.search(context) is not None)
     if score == 0.0:
         return None
     extension = _EXTENSION.match(data, chain.end)
