@@ -112,7 +112,8 @@ async def _whole(
     texts: Mapping[int, str] = {}
     if verdict is None:
         findings = Findings()
-        result = await review(house.inspection, segments, rules, Direction.OUTBOUND, scope, deadline_s, None, findings, key)
+        given = house.inspection, segments, rules, Direction.OUTBOUND, scope, deadline_s
+        result = await review(*given, None, findings, key, prompt.restorer)
         verdict = verdicts.verdict(findings, house.inspection.names, degraded=result.degraded, cached=result.cached)
         blocked, texts = result.blocked, result.texts
     outcome.verdict = verdict
@@ -153,7 +154,7 @@ def _rewrite(body: dict[str, Any], segments: Sequence[Segment], texts: Mapping[i
     restorer = prompt.restorer
     for at, segment in enumerate(segments):
         text = texts.get(at, segment.text)
-        if restorer is not None and segment.use is Use.CONTENT:
+        if at not in texts and restorer is not None and segment.use is Use.CONTENT:
             text = restorer.restore(text)
         if text is not segment.text and segment.use is not Use.LABEL:
             put(body, segment.path, text)

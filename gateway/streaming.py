@@ -15,6 +15,7 @@ import msgspec
 from gateway.content import verdicts
 from gateway.content.cascade import FLAGGED
 from gateway.content.inspect import Scope
+from gateway.content.pseudonyms import Pseudonyms
 from gateway.content.review import review
 from gateway.content.rules import Action, Rules
 from gateway.content.seam import BORDER
@@ -418,11 +419,10 @@ class Stream(Waiting):
         names = [Segment(("tool_calls", at, "name"), text, Role.ASSISTANT, Use.LABEL) for at, text in enumerate(self._called.values())]
         await self._review(names)
 
-    async def _review(self, segments: list[Segment]) -> dict[int, str]:
+    async def _review(self, segments: list[Segment], restorer: Pseudonyms | None = None) -> dict[int, str]:
         """Judge whole texts; return those that become others. Raises `Blocked`."""
-        result = await review(
-            self._house.inspection, segments, self._rules, Direction.OUTBOUND, self._scope(), self._deadline_s(), None, self._findings
-        )
+        given = self._house.inspection, segments, self._rules, Direction.OUTBOUND, self._scope(), self._deadline_s()
+        result = await review(*given, None, self._findings, restorer=restorer)
         self._degraded |= result.degraded
         if result.blocked:
             raise Blocked(result.blocked)
@@ -441,9 +441,10 @@ class Stream(Waiting):
         """
         length = channel.guard.held
         text = channel.guard.take()
-        given = (await self._review([Segment((use.value,), text, Role.ASSISTANT, use)])).get(0, text)
-        if use is Use.CONTENT and self._prompt.restorer is not None:
-            given = self._prompt.restorer.restore(given)
+        restorer = self._prompt.restorer if use is Use.CONTENT else None
+        given = (await self._review([Segment((use.value,), text, Role.ASSISTANT, use)], restorer)).get(0)
+        if given is None:
+            given = text if restorer is None else restorer.restore(text)
         self._place(channel, [Piece(length, given)], out)
 
     async def _done(self, name: str, out: list[bytes]) -> None:

@@ -16,10 +16,9 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from itertools import islice
 
 import msgspec
-import re2
 
 from gateway.content.custom import Together
 from gateway.content.rules import CANARY, Rules
@@ -27,12 +26,14 @@ from gateway.content.views import FOLD
 from gateway.evidence import Role, Segment, Span, Use
 from gateway.ports import SpanDetector
 
-MOST = 8  # marks of one request that are watched; more are an attack on the watcher
-ENOUGH = 24  # signs of a longer mark that are looked for: it bounds what is compiled for a request
-GAP = 16  # characters that are no letter and no digit between two of a mark's: it bounds what a stream holds back
+MOST = 8  # marks of one request that are watched
+TRIED = 64  # marks of one text that are read as such; more are an attack on the watcher
+ENOUGH = 24  # signs of a longer mark that are looked for: it bounds how far a stream is held back
+GAP = 16  # characters that are no letter and no digit between two of a mark's: so does this
 _MARK = re.compile(r"(?i)(?<![^\W_])canary-([a-z0-9]{12,64})(?![^\W_])")  # bounded, and system messages alone are searched
 _ESCAPE = re.compile(r"\\[nrt]")
 _LONG_GAP = re.compile(f" {{{GAP + 1},}}")
+_NEUTRAL = " so it says and" * 6  # words, longer than a mark
 
 
 class _Kept(dict[int, str]):
@@ -46,22 +47,39 @@ _KEPT = _Kept({code: "".join(c for c in plain.lower() if c.isascii() and c.isaln
 _KEPT.update({code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)})
 
 
-def marks(text: str) -> list[str]:
-    """Return the marks of a text as they are written, without `canary-`; those that differ in case alone once."""
+def _marks(text: str) -> list[re.Match[str]]:
     if "canary-" not in text.lower():
         return []
+    tried = islice(_MARK.finditer(text), 16 * TRIED)
+    return list(islice((m for m in tried if sum(map(str.isdigit, m.group(1))) >= 2 <= sum(map(str.isalpha, m.group(1)))), TRIED))
+
+
+def marks(text: str) -> list[str]:
+    """Return the marks of a text as they are written, without `canary-`; those that differ in case alone once."""
     found: dict[str, str] = {}
-    for match in _MARK.finditer(text):
-        mark = match.group(1)
-        if sum(c.isdigit() for c in mark[:ENOUGH]) >= 2 <= sum(c.isalpha() for c in mark[:ENOUGH]):
-            found.setdefault(mark.lower(), mark)
+    for match in _marks(text):
+        found.setdefault(match.group(1).lower(), match.group(1))
     return list(found.values())
 
 
 def marked(text: str) -> list[tuple[int, int]]:
     """Return where the marks of a system message stand: they are meant for the model, whatever a detector takes them for."""
-    known = {mark.lower() for mark in marks(text)}
-    return [(m.start(1) - len("canary-"), m.end(1)) for m in _MARK.finditer(text) if m.group(1).lower() in known] if known else []
+    return [match.span() for match in _marks(text)]
+
+
+def without_marks(segment: Segment) -> Segment:
+    """Return a text as it is read over the borders of texts: a system message with words where its marks stand, each as long.
+
+    SECURITY: what stands beside a mark is neither taken for a part of it nor hidden by it.
+    """
+    if segment.role is not Role.SYSTEM or segment.use is not Use.CONTENT or not (found := marked(segment.text)):
+        return segment
+    parts: list[str] = []
+    at = 0
+    for begin, end in found:
+        parts += (segment.text[at:begin], _NEUTRAL[: end - begin - 2], ". ")
+        at = end
+    return msgspec.structs.replace(segment, text="".join(parts) + segment.text[at:])
 
 
 def _in_base(raw: bytes, bits: int) -> Iterator[str]:
@@ -81,17 +99,10 @@ def _needles(mark: str) -> Iterator[str]:
             raw = text.encode()
             yield from _in_base(raw, 6)
             yield from _in_base(raw, 5)
-            yield raw.hex()
-            for between in ("x", "0x", "u00"):  # `\\x71`, `0x71`, `\\u0071`
+            for between in ("", "x", "0x", "u", "u00", "u000000", "0000"):  # as escapes of programs, JSON and style sheets have it
                 yield raw.hex(" ").replace(" ", between)
-            yield "".join(map(str, raw))
-            yield "".join(f"{byte:08b}" for byte in raw)
-
-
-@lru_cache(256)
-def _wanted(mark: str) -> tuple[frozenset[str], re2._Regexp]:
-    needles = frozenset(needle.lower() for needle in _needles(mark))
-    return needles, re2.compile("|".join(sorted(needles)))
+            for form, between in (("d", ""), ("03d", ""), ("08b", ""), ("08b", "0b"), ("07b", ""), ("b", ""), ("b", "0b")):
+                yield between.join(format(byte, form) for byte in raw)
 
 
 class Marks:
@@ -102,23 +113,25 @@ class Marks:
 
     def __init__(self, watched: Sequence[str], version: str) -> None:
         self.version = version
-        own = [_wanted(mark) for mark in watched]
-        self._patterns = [pattern for _, pattern in own]  # one each: of all together the compiled states would not fit
-        self._longest = max(len(needle) for needles, _ in own for needle in needles)
+        # Looked for one by one: an automaton of them all takes a megabyte for each mark, which a caller may change with every request.
+        self._needles = list(dict.fromkeys(needle.lower() for mark in watched for needle in _needles(mark)))
+        self._longest = max(map(len, self._needles))
         self._begun: defaultdict[str, list[str]] = defaultdict(list)
-        for needles, _ in own:
-            for needle in needles:
-                self._begun[needle[:1]].append(needle)
-                self._begun[needle[:2]].append(needle)
+        for needle in self._needles:
+            self._begun[needle[:1]].append(needle)
+            self._begun[needle[:2]].append(needle)
 
     def scan(self, text: str, start: int = 0) -> list[Span]:
         spans: set[Span] = set()
         for said in _said(text[start:]):
             kept = _compared(said)
             places: list[int] = []
-            for found in (match for pattern in self._patterns for match in pattern.finditer(kept)):
-                places = places or _places(said)
-                spans.add(Span(start + places[found.start()], start + places[found.end() - 1] + 1, CANARY, 1.0, self.name))
+            for needle in self._needles:
+                at = kept.find(needle)
+                while at >= 0:
+                    places = places or _places(said)
+                    spans.add(Span(start + places[at], start + places[at + len(needle) - 1] + 1, CANARY, 1.0, self.name))
+                    at = kept.find(needle, at + 1)
         return sorted(spans)
 
     def viable_from(self, text: str, start: int = 0) -> int:
@@ -178,6 +191,8 @@ def watching(rules: Rules, segments: Sequence[Segment]) -> Rules:
         if segment.role is Role.SYSTEM and segment.use is Use.CONTENT:
             for mark in marks(segment.text):
                 found.setdefault(mark.lower(), mark)
+        if len(found) >= MOST:
+            break
     if not found:
         return rules
     watched = list(found.values())[:MOST]

@@ -25,7 +25,7 @@ from gateway.content.doubts import doubtful, second_scores
 from gateway.content.language import short_language
 from gateway.content.pseudonyms import in_ranges, placeholder_ranges
 from gateway.content.remote import flagged, second_look
-from gateway.content.rules import NER_TYPES, READ_OVER, Action, DirectionRules, Rules
+from gateway.content.rules import CANARY, NER_TYPES, READ_OVER, Action, DirectionRules, Rules
 from gateway.content.second_opinion import Blend
 from gateway.content.union import united
 from gateway.evidence import Direction, Role, Segment, Span, Subject, Use, Verdict
@@ -331,7 +331,7 @@ class Inspection:
             out[at] = msgspec.structs.replace(found[at], scores=rounded, noted=noted, blocking=blocking)
         return out
 
-    async def _scan(self, scanner: SpanDetector, text: str, pace: Pace) -> list[Span]:
+    async def scan(self, scanner: SpanDetector, text: str, pace: Pace) -> list[Span]:
         """Scan a text of any length in steps, each exactly as the whole would be: the event loop is never held for long."""
         if len(text) <= STEP:
             await pace.breathe()
@@ -387,14 +387,15 @@ class Inspection:
         if _is_window(segment):
             prose = text.replace(SEPARATOR, " ")
             text = text.replace(SEPARATOR, "")
-        scanned = await self._scan(self.inspectors.scanner, text, pace)
+        scanned = await self.scan(self.inspectors.scanner, text, pace)
         if side.blocklist is not None:
-            scanned += await self._scan(side.blocklist, text, pace)
+            scanned += await self.scan(side.blocklist, text, pace)
         ours = placeholder_ranges(text)
-        # SECURITY: what looks like a key alone; an account number is none. What windows hold is told apart in `review`.
+        # SECURITY: what looks like a key alone; an account number is none. Windows hold no marks (`without_marks`).
         if segment.role is Role.SYSTEM and not _is_window(segment) and (own := marked(text)):
             scanned = [s for s in scanned if s.type != "SECRET" or not in_ranges(s, own)]
-        spans = [s for s in united(sorted(scanned), names, text) if not side.passes(s, text) and not in_ranges(s, ours)]
+        spans = [s for s in united(sorted(scanned), names, text) if not side.passes(s, text)]
+        spans = [s for s in spans if s.type == CANARY or not in_ranges(s, ours)]
         if _is_run(segment):
             return Finding(tuple(spans))
         scores: dict[str, float] = {}

@@ -17,13 +17,13 @@ from typing import NamedTuple
 
 import re2
 
+from gateway.content.markup import Markup
 from gateway.evidence import Span
 
 PLACEHOLDER = re.compile(r"<[A-Z][A-Z_]{1,39}(?:_[a-z0-9]{4}_[0-9]{1,5})?>")
 _LOOKALIKE = re2.compile(r"<([A-Z][A-Z_]{1,39}_[a-z0-9]{4}_[0-9]{1,5}>)")
 _PARTIAL = re2.compile(r"<(?:[A-Z][A-Z_]{0,40}(?:_[a-z0-9]{0,4}(?:_[0-9]{0,5})?)?)?\z")
 MAX_PLACEHOLDER = 56  # code points of the longest token
-MAX_OPENING = MAX_PLACEHOLDER  # and of what opens a tag
 # What may stand, without white space, around a token that is restored. SECURITY: everything a link, a path, a query, an escape or
 # markup needs is absent: / \\ = & % @ # < > [ ] and a dot before a letter.
 _BEFORE = re2.compile(r"(?:[\pL\pN,;:!('\"\x{201c}\x{201e}\x{2018}*_-])*\z")
@@ -40,9 +40,11 @@ _JSON_AFTER = re2.compile(
 _JSON_OPENS = re2.compile(r"""\s*(?:(?:`{3,5}|~{3,5})[A-Za-z0-9]{0,12}\s*)?(?:\{\s*"|\[\s*[{\["])""")
 _KEYED = re2.compile(r"""(?s)"\s*:\s*"(?:[^"\\\n]|\\.)*\z""")  # the string is the value of a key, though the text as a whole is not JSON
 OPENING = 64  # code points of a text that tell whether it is JSON, what is blank before them aside
+_NAMING = re2.compile(r"""(?s)[{,]\s*"(?:[^"\\\n]|\\.)*\z""")  # or it is a name itself
+_NAMED = re2.compile(r"""(?s)(?:[^"\\\s]|\\.)*":""")
 _BLANKS = " \t\r\n\ufeff"
 _SCHEME = re2.compile(r"(?i)\b(?:[a-z]+-)?(?:https?|ftp|mailto|data|javascript|vbscript|blob|wss?):")
-_DEFINITION = re2.compile(r"(?:^|\n)[ \t>*-]*!?\[[^\]\n]*\]:[^\n]*\z")
+_DEFINITION = re2.compile(r"(?:^|\n|\\n)[ \t>*-]*!?\[[^\]\n]*\]:[^\n]*\z")
 LINK_CONTEXT = 512  # code points looked back for the run a token stands in; a longer run is never prose
 
 
@@ -69,7 +71,7 @@ class _Value(NamedTuple):
                 return cls(json.loads(f'"{text}"'), text)
             except ValueError:  # half an escape, or text that only looks like JSON: it stands for itself
                 pass
-        return cls(text, text if escaped else json.dumps(text, ensure_ascii=False)[1:-1])
+        return cls(text, json.dumps(text, ensure_ascii=False)[1:-1])
 
 
 def escape_lookalikes(text: str) -> str:
@@ -124,18 +126,21 @@ class Pseudonyms:
     def empty(self) -> bool:
         return not self._restorable
 
-    def value(self, token: str, left: str, right: str, markup: int = 0, *, escaped: bool = False) -> str:
+    def value(self, token: str, left: str, right: str, *, inside: bool = False, escaped: bool = False) -> str:
         """Return what stands for `token` between `left` and `right`: its value, or the token where it may not be restored.
 
-        `right` must reach to the end of the run without white space that the token stands in; `markup` is the state of
-        `markup_after` for everything before the token; `escaped`: the text is JSON.
+        `right` must reach to the end of the run without white space that the token stands in, `LINK_CONTEXT` at most, as `left` to its
+        beginning; `inside`: all before the token leaves markup open (`Markup`); `escaped`: the text is JSON.
         """
         value = self._restorable.get(token)
-        if value is None or markup:
+        if value is None or inside:
             return token
-        before = PLACEHOLDER.sub("", _run_before(left[-LINK_CONTEXT:]))
-        after = PLACEHOLDER.sub("", _run_after(right[:LINK_CONTEXT]))
-        if _SCHEME.search(before) or _DEFINITION.search(left[-LINK_CONTEXT:]):
+        left, right = left[-LINK_CONTEXT:], right[:LINK_CONTEXT]
+        before, after = _run_before(left), _run_after(right)
+        if len(before) == LINK_CONTEXT or len(after) == LINK_CONTEXT:
+            return token  # SECURITY: nobody sees where it begins, or ends; it is no prose
+        before, after = PLACEHOLDER.sub("", before), PLACEHOLDER.sub("", after)
+        if _SCHEME.search(before) or _DEFINITION.search(left):
             return token
         if not _BEFORE.match(before):
             if not _JSON_BEFORE.match(before):
@@ -145,19 +150,30 @@ class Pseudonyms:
             if not _JSON_AFTER.match(after):
                 return token
             escaped = True
-        return value.escaped if escaped or _KEYED.search(left[-LINK_CONTEXT:]) else value.plain
+        escaped = escaped or _KEYED.search(left) is not None or (_NAMING.search(left) is not None and _NAMED.match(after) is not None)
+        return value.escaped if escaped else value.plain
+
+    def restored(self, text: str) -> list[tuple[int, int, str]]:
+        """Return where the tokens of a whole text stand, and what stands for each."""
+        edits: list[tuple[int, int, str]] = []
+        at = 0
+        markup = Markup()
+        escaped = is_json(opening(text))
+        for begin, end in placeholder_ranges(text):
+            markup = markup.after(text[at:begin])
+            near, far = text[max(0, begin - LINK_CONTEXT) : begin], text[end : end + LINK_CONTEXT]
+            edits.append((begin, end, self.value(text[begin:end], near, far, inside=markup.open, escaped=escaped)))
+            at = end
+        return edits
 
     def restore(self, text: str) -> str:
         """Return a whole text with every token restored that may be."""
         if self.empty or "<" not in text:
             return text
         parts: list[str] = []
-        at = markup = 0
-        escaped = is_json(opening(text))
-        for begin, end in placeholder_ranges(text):
-            markup = markup_after(markup, text[at:begin])
-            near, far = text[max(0, begin - LINK_CONTEXT) : begin], text[end : end + LINK_CONTEXT]
-            parts += (text[at:begin], self.value(text[begin:end], near, far, markup, escaped=escaped))
+        at = 0
+        for begin, end, value in self.restored(text):
+            parts += (text[at:begin], value)
             at = end
         return "".join(parts) + text[at:]
 
@@ -177,51 +193,6 @@ def _run_after(right: str) -> str:
 
 
 def whole_before(text: str, at: int) -> int:
-    """Return the nearest place at or before `at` that cuts neither a placeholder nor what opens a tag or a link's target.
-
-    SECURITY: `markup_after` of a text is that of its parts only where they are cut at such places.
-    """
-    opened = max(text.rfind("<", max(0, at - MAX_OPENING), at), text.rfind("](", max(0, at - 1), at + 1))
+    """Return the nearest place at or before `at` that cuts no placeholder."""
+    opened = text.rfind("<", max(0, at - MAX_PLACEHOLDER), at)
     return at if opened < 0 else opened
-
-
-_PROSE, _TAG, _QUOTED, _APOSTROPHED, _LINK = 0, 1, 2, 3, 4  # from _LINK on: the depth of parentheses in a link's target
-_RAW = -1  # inside a script or a style sheet: no markup is read there, and what is quoted may be an address
-_OPENS = re2.compile(r"<[A-Za-z/!?]|\]\(")
-_RAW_OPENS = re2.compile(r"(?i)<(?:script|style)\b")
-_RAW_ENDS = re2.compile(r"(?i)</(?:script|style)\b")
-
-
-def markup_after(state: int, text: str) -> int:
-    """Return whether a tag or a link's target is open after `text`, 0 for prose. Quote-aware; what never closes stays open."""
-    at = 0
-    while at < len(text):
-        if state == _PROSE:
-            opened = _OPENS.search(text, at)
-            if opened is None:
-                return _PROSE
-            ours = PLACEHOLDER.match(text, opened.start())
-            if ours is not None:
-                at = ours.end()
-                continue
-            raw = _RAW_OPENS.match(text, opened.start()) is not None
-            state = _LINK if opened.group() == "](" else _RAW if raw else _TAG
-            at = opened.end()
-            continue
-        if state == _RAW:
-            ended = _RAW_ENDS.search(text, at)
-            if ended is None:
-                return _RAW
-            state, at = _TAG, ended.end()
-            continue
-        sign = text[at]
-        at += 1
-        if state == _TAG:
-            state = {">": _PROSE, '"': _QUOTED, "'": _APOSTROPHED}.get(sign, state)
-        elif state in (_QUOTED, _APOSTROPHED):
-            state = _TAG if sign == ('"' if state == _QUOTED else "'") else state
-        elif sign == "(":
-            state += 1
-        elif sign == ")":
-            state = state - 1 if state > _LINK else _PROSE
-    return state

@@ -7,23 +7,23 @@ document in a string becomes its strings. Findings across a border of neighbouri
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from gateway.content import documents
-from gateway.content.canaries import marked
+from gateway.content.canaries import without_marks
 from gateway.content.inspect import MIN_LANGUAGE_LETTERS, Clean, Finding, Inspection, Pace, Scope, TooDear, borders, prose_offsets, runs
 from gateway.content.joined import Joined, completed, join
 from gateway.content.neighbours import orders
 from gateway.content.pseudonyms import Pseudonyms, is_json, opening
-from gateway.content.rules import Action, DirectionRules, Rules
+from gateway.content.rules import CANARY, Action, DirectionRules, Rules
 from gateway.content.stream import Findings
 from gateway.content.verdicts import verdict
 from gateway.evidence import Direction, Role, Segment, Span, Use, Verdict
 
+_TOKEN = "\x1ftoken"  # of a span: a token of ours, no finding; no detector's type bears such a name
 UNREADABLE_ARGUMENTS = "{}"
 MAX_UNITS = 40_000  # texts of one direction of one exchange, the strings of its documents among them
 SLICE = 1_000  # replacements made in one go
@@ -102,13 +102,15 @@ async def review(
     pseudonyms: Pseudonyms | None,
     findings: Findings,
     key: bytes = b"",
+    restorer: Pseudonyms | None = None,
 ) -> Review:
     """Inspect every segment and return what to do; notes everything in `findings`. Raises `InspectorUnavailable`.
 
-    `key` is what `judged_before` said of these texts; without it nothing is remembered of the list as a whole.
+    `key` is what `judged_before` said of these texts; without it nothing is remembered of the list as a whole. `restorer`: in the texts
+    that are returned values stand for their tokens again; whether they may is judged by what stood around them before.
     """
     own = Findings()
-    result, clean = await _review(inspection, segments, rules, direction, scope, deadline_s, pseudonyms, own)
+    result, clean = await _review(inspection, segments, rules, direction, scope, deadline_s, pseudonyms, own, restorer)
     if clean and key:
         inspection.cache.put_list(key, Clean(verdict(own, inspection.names, cached=True)))
     findings.merge(own.scores, own.flagged, own.action)
@@ -126,6 +128,7 @@ async def _review(
     deadline_s: float,
     pseudonyms: Pseudonyms | None,
     findings: Findings,
+    restorer: Pseudonyms | None,
 ) -> tuple[Review, bool]:
     """Return what to do, and whether nothing was found that depends on where it stands or must be done again."""
     side = rules.inbound if direction is Direction.INBOUND else rules.outbound
@@ -133,7 +136,9 @@ async def _review(
     units, parsed = await expand(segments, pace)
     plain = [u.segment for u in units]
     # Strings of one document are no neighbours in prose: nobody reads them one after the other.
-    prose = [u.segment if u.document_path is None else Segment((), u.segment.text, u.segment.role, Use.ARGUMENTS) for u in units]
+    prose = [
+        without_marks(u.segment) if u.document_path is None else Segment((), u.segment.text, u.segment.role, Use.ARGUMENTS) for u in units
+    ]
     ways = [[prose[at] for at in order] for order in orders(prose, direction)]
     windows = [borders(way) + runs(way) for way in ways]
     flat = [window for way in windows for _, window in way]
@@ -150,22 +155,23 @@ async def _review(
             together += completed(j, f, alone)
             await pace.breathe()
     found = found[: len(units) + len(flat)]
-    begins = list(accumulate(map(len, windows[:-1]), initial=len(units)))
-    for way, own, at in zip(ways, windows, begins, strict=True):
-        found[at : at + len(own)] = _unmarked(way, own, found[at : at + len(own)])
     result = Review({}, [], None, cached, any(f.degraded for f in found))
     _judge(result, units, found, side, findings)
     _judge_windows(result, found[len(units) :], side, findings)
     _judge_scattered(result, prose, side, inspection, findings)
+    if rules.asked:
+        await _judge_documents(result, segments, parsed, side, inspection, findings, pace)
     together = _judge_joined(result, units, together, side, findings)
     if result.blocked or not (together or any(f.spans for f in found)):
         return result, not result.blocked and not result.degraded
     spans = [list(f.spans) for f in found[: len(units)]]
-    for order, way, own, at in zip(orders(prose, direction), ways, windows, begins, strict=True):
+    at = len(units)
+    for order, way, own in zip(orders(prose, direction), ways, windows, strict=True):
         _add_crossing([spans[index] for index in order], way, own, found[at : at + len(own)])
+        at += len(own)
     edits = Edits(parsed, {}, set())
     if spans:
-        await _rewrite(result, units, edits, spans, side, pseudonyms, findings, pace)
+        await _rewrite(result, units, edits, spans, side, pseudonyms, findings, pace, restorer)
     for type_, touched in together:
         _replace_joined(result, [units[index] for index in touched], edits, type_)
     await _write_documents(result, edits, pace)
@@ -296,6 +302,29 @@ def _judge_scattered(result: Review, plain: Sequence[Segment], side: DirectionRu
                 result.blocked.append("unsupported_language")
 
 
+async def _judge_documents(
+    result: Review,
+    segments: Sequence[Segment],
+    parsed: Mapping[int, Any],
+    side: DirectionRules,
+    inspection: Inspection,
+    findings: Findings,
+    pace: Pace,
+) -> None:
+    """Look for marks in whole documents: what is in pieces there is read as one."""
+    if side.blocklist is None:
+        return
+    for index, segment in enumerate(segments):
+        if segment.use is not Use.ARGUMENTS:
+            continue
+        text = documents.dump(parsed[index]) if index in parsed else segment.text
+        if any(span.type == CANARY for span in await inspection.scan(side.blocklist, text, pace)):
+            action = side.action_for(Span(0, 0, CANARY))
+            findings.note(action, CANARY)
+            if action >= Action.PSEUDONYMISE:
+                result.blocked.append(CANARY)
+
+
 def _enter(finding: Finding, findings: Findings) -> None:
     scores = findings.scores
     for head, score in finding.scores:
@@ -303,33 +332,6 @@ def _enter(finding: Finding, findings: Findings) -> None:
             scores[head] = score
     for action, name in finding.noted:
         findings.note(action, name)
-
-
-def _unmarked(plain: Sequence[Segment], windows: list[tuple[int, Segment]], found: list[Finding]) -> list[Finding]:
-    """Return the findings of windows without secrets that are a system message's mark and what happens to stand beside it.
-
-    SECURITY: what is a secret by itself in the text beside it was found there.
-    """
-    if not any(f.spans for f in found):
-        return found
-    meant = [  # (where the mark begins and ends, and the text it stands in)
-        (at + begin, at + end, at, at + len(plain[i].text))
-        for at, i in prose_offsets(plain)
-        if plain[i].role is Role.SYSTEM
-        for begin, end in marked(plain[i].text)
-    ]
-    if not meant:
-        return found
-
-    def is_mark(begin: int, end: int) -> bool:
-        near = meant[max(0, bisect_right(meant, begin, key=_place) - 1) : bisect_left(meant, end, key=_place)]
-        return any(begin < b and a <= max(begin, first) and min(end, after) <= b for a, b, first, after in near)
-
-    out: list[Finding] = []
-    for (offset, _), finding in zip(windows, found, strict=True):
-        left = tuple(s for s in finding.spans if s.type != "SECRET" or not is_mark(s.start + offset, s.end + offset))
-        out.append(finding if len(left) == len(finding.spans) else msgspec.structs.replace(finding, spans=left))
-    return out
 
 
 def _add_crossing(
@@ -359,7 +361,7 @@ def _add_crossing(
                     spans[i].append(part)
 
 
-def _place(offset: tuple[int, ...]) -> int:
+def _place(offset: tuple[int, int]) -> int:
     return offset[0]
 
 
@@ -384,14 +386,24 @@ async def _rewrite(
     pseudonyms: Pseudonyms | None,
     findings: Findings,
     pace: Pace,
+    restorer: Pseudonyms | None,
 ) -> None:
     # Values before keys: an edit must find the path it was made for.
     for unit, found in sorted(((unit, found) for unit, found in zip(units, spans, strict=True) if found), key=_turn):
         segment = unit.segment
         restorable = segment.role is Role.USER and unit.document_path is None
         escaped = unit.document_path is None and is_json(opening(segment.text))
+        values: dict[int, str] = {}
+        if restorer is not None and segment.use is Use.CONTENT and unit.document_path is None:
+            tokens = restorer.restored(segment.text)
+            values = {begin: value for begin, _, value in tokens}
+            found = [*found, *(Span(begin, end, _TOKEN) for begin, end, _ in tokens)]
 
-        def stand_in(span: Span, value: str, restorable: bool = restorable, escaped: bool = escaped) -> str | None:
+        def stand_in(
+            span: Span, value: str, restorable: bool = restorable, escaped: bool = escaped, values: Mapping[int, str] = values
+        ) -> str | None:
+            if span.type == _TOKEN:
+                return values[span.start]
             action = side.action_for(span)
             if action is Action.ALLOW:
                 return None

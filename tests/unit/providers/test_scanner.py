@@ -83,7 +83,8 @@ DISGUISED = {
         "4111-1111-11I1-1111", "card 41111111111lll11",
     ],
     "US_SSN": [
-        "my ssn is 8S1 27 4668", "SSN: 536.90.4399", "social security 5 3 6 9 0 4 3 9 9", "SSN: 5 3 6 - 9 0 - 4 3 9 9", "soc. sec. 536/90/4399",
+        "my ssn is 8S1 27 4668", "SSN: 536.90.4399", "social security 5 3 6 9 0 4 3 9 9", "SSN: 5 3 6 - 9 0 - 4 3 9 9",
+        "soc. sec. 536/90/4399",
     ],
     "PHONE_NUMBER": ["call 2l2-555-0143", "phone (2I2) 555-0143", "phone 2 1 2 5 5 5 0 1 4 3"],
     "IBAN_CODE": [
