@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import re
 import time
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
@@ -47,6 +48,7 @@ RUN = 5  # neighbouring texts over which a value is looked for by itself
 RUN_BETWEEN = 64  # code points of those between the first and the last: all of them are pieces of the value
 DIGITS = 7  # of a score: with four, whatever is surely bad is equally bad, and no threshold or order can tell it apart
 MIN_LANGUAGE_LETTERS = 40  # shorter texts have no reliable language
+ANNOUNCED = "announced"  # detector of what stands in one text and is known by what another says before it
 _BLANK = re.compile(r"\s")
 
 
@@ -390,6 +392,8 @@ class Inspection:
         scanned = await self.scan(self.inspectors.scanner, text, pace)
         if side.blocklist is not None:
             scanned += await self.scan(side.blocklist, text, pace)
+        if segment.role is Role.USER and _is_window(segment) and not _is_run(segment):
+            scanned += _announced(await self.scan(self.inspectors.scanner, prose, pace), segment.text)
         ours = placeholder_ranges(text)
         # SECURITY: what looks like a key alone; an account number is none. Windows hold no marks (`without_marks`).
         if segment.role is Role.SYSTEM and not _is_window(segment) and (own := marked(text)):
@@ -421,6 +425,21 @@ class Inspection:
         finding = Finding(tuple(spans), rounded, tuple(sorted(hidden)), unsupported, degraded)
         noted, blocking = judged(finding, scores, side, segment.role)
         return msgspec.structs.replace(finding, noted=noted, blocking=blocking)
+
+
+def _announced(spans: Sequence[Span], window: str) -> list[Span]:
+    """Return what stands in one text of a window behind another that may say what it is: "What is your SSN?", and the next one tells.
+
+    `spans` are those of the window with a blank at each border; what is returned counts as if nothing stood there.
+    """
+    at = [index for index, char in enumerate(window) if char == SEPARATOR]
+    cut = len(window) if at and len(window) - at[-1] <= BORDER else len(window) - 1  # a longer text goes on behind the window
+    out: list[Span] = []
+    for span in spans:
+        before = bisect_left(at, span.start)
+        if before and bisect_left(at, span.end) == before and span.end <= cut:
+            out.append(Span(span.start - before, span.end - before, span.type, span.score, ANNOUNCED))
+    return out
 
 
 def _stretches(text: str) -> list[tuple[int, str]]:

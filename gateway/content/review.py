@@ -14,7 +14,19 @@ import msgspec
 
 from gateway.content import documents
 from gateway.content.canaries import without_marks
-from gateway.content.inspect import MIN_LANGUAGE_LETTERS, Clean, Finding, Inspection, Pace, Scope, TooDear, borders, prose_offsets, runs
+from gateway.content.inspect import (
+    ANNOUNCED,
+    MIN_LANGUAGE_LETTERS,
+    Clean,
+    Finding,
+    Inspection,
+    Pace,
+    Scope,
+    TooDear,
+    borders,
+    prose_offsets,
+    runs,
+)
 from gateway.content.joined import Joined, completed, join
 from gateway.content.neighbours import orders
 from gateway.content.pseudonyms import Pseudonyms, is_json, opening
@@ -351,7 +363,9 @@ def _add_crossing(
             first = max(0, bisect_right(offsets, begin, key=_place) - 1)
             near = offsets[first : bisect_left(offsets, end, lo=first, key=_place)]
             touched = [(at, i) for at, i in near if begin < at + len(plain[i].text)]
-            if len(touched) < 2 or _covered(spans[touched[-1][1]], touched[-1][0], end):
+            if len(touched) < 2 and span.detector != ANNOUNCED:
+                continue
+            if len(touched) > 1 and _covered(spans[touched[-1][1]], touched[-1][0], end):
                 continue  # the later text holds it whole: what stands before the border is not part of it
             if span.type == "EMAIL_ADDRESS" and all(_gone(spans[i], plain[i].text, begin - at, end - at) for at, i in touched[:-1]):
                 continue  # a sentence that ends with an address: the first word of the next text is no part of that
