@@ -12,7 +12,8 @@ import re
 
 from stdnum import iban
 
-from gateway.providers.local.recognizers.base import PROVEN, SHAPED, Check, Reading, Recognizer, Rule, compiled
+from gateway.providers.local.recognizers.base import MAX_PHRASE, PROVEN, SHAPED, Check, Found, Reading, Recognizer, Rule, compiled, found
+from gateway.providers.local.recognizers.identifiers import IBAN_LENGTHS
 from gateway.providers.local.recognizers.numbers import CARD_WORDS, PHONE_WORDS, is_card
 
 _D = "[0-9OoQlIiSsBZzGgq]"  # the first sign is a digit: words would wait in streams for what they cannot become
@@ -24,6 +25,7 @@ _BLANKS = bytes.maketrans(b"\t\r\n", b"   ")
 _LISTS = frozenset(b",;|\n\r\t+:=")  # between the numbers of a list or of a table as well
 _SSN_WORDS = compiled(r"(?:\bssn\b|social[ -]{0,2}sec[a-z]*|soc\.? sec|\bss ?#)[^0-9]{0,24}$")
 _IP_WORDS = compiled(r"\bip\b|address|\bhost|server|\bping\b")
+_IBAN_HEAD = compiled(r"\b[A-Za-z](?:[A-Za-z][0-9]{2}|[ ._-][A-Za-z](?:[ ._-][0-9]){2})")
 _OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _DOMAINS = "com|org|net|edu|gov|mil|int|info|io|co|me|eu|uk|us|ca|au|de|fr|es|it|nl|pt|ch|at|be|pl|se|no|dk|fi|ie|in|br|jp|cn"
 _NO_NAMES = frozenset(b"look us me here online blog site page website live now it is found".split())
@@ -64,8 +66,48 @@ def _phone(reading: Reading, start: int, end: int) -> bool:
     return 0 < letters <= 3 and digits[0] not in b"01" and PHONE_WORDS.search(reading.before(start)) is not None
 
 
-def _iban(reading: Reading, start: int, end: int) -> bool:
-    signs = _OTHER.sub(b"", reading.data[start:end])
+class DisguisedIban:
+    """Reads exactly as many signs as the country's IBAN has, over more separators than are usual, and checks it as it is and as misread."""
+
+    name = "disguised_iban"
+    trigger = r"\b[A-Za-z](?:[A-Za-z][0-9]{2}|[ ._-][A-Za-z](?:[ ._-][0-9]){2})"
+    phrase = rf"{trigger}(?:[ ._/:-]{{0,3}}[0-9A-Za-z]){{0,30}}"
+
+    def find(self, reading: Reading, start: int) -> list[Found]:
+        out: list[Found] = []
+        match = _IBAN_HEAD.search(reading.data, max(0, start - 1))
+        while match is not None:
+            begin = match.start()
+            end = _iban_end(reading.data, begin) if begin >= start else -1
+            if end > 0:
+                out.append(found(begin, end, "IBAN_CODE", self.name, 0.97, PROVEN))
+            match = _IBAN_HEAD.search(reading.data, begin + 1)
+        return out
+
+
+def _iban_end(data: bytes, begin: int) -> int:
+    """Return where the IBAN that begins here ends, -1 where none does."""
+    signs = bytearray()
+    size = gap = 0
+    for at in range(begin, min(len(data), begin + MAX_PHRASE)):
+        sign = data[at : at + 1]
+        if sign.isalnum():
+            signs += sign
+            gap = 0
+            if len(signs) == 2:
+                size = IBAN_LENGTHS.get(signs.decode("ascii").upper(), 0)
+            if len(signs) == size:
+                return at + 1 if not data[at + 1 : at + 2].isalnum() and _is_iban(signs) else -1
+        elif sign not in b" ._/:-" or gap == 3:
+            return -1
+        else:
+            gap += 1
+        if len(signs) >= 2 and not size:
+            return -1
+    return -1
+
+
+def _is_iban(signs: bytearray) -> bool:
     plain = signs.decode("ascii").upper()
     if iban.is_valid(plain):
         return True
@@ -118,8 +160,6 @@ def _numbers() -> list[Recognizer]:
     grouped = rf"[2-6]{_D}{{3}}{_GAP}{_D}{{4}}{_GAP}{_D}{{4}}{_GAP}{_D}"
     amex = rf"3[47]{_D}{{2}}{_GAP}{_D}{{6}}{_GAP}{_D}{{5}}"
     phone = rf"[0-9]{_D}{{2}}\)?[ .-]{{1,2}}{_D}{{3}}[ .-]{_D}{{4}}"
-    country = r"[A-Za-z]{2}[0-9]{2}"
-    apart = r"[A-Za-z][ ._-][A-Za-z](?:[ ._-][0-9]){2}"
     return [
         _rule("disguised_card", "CREDIT_CARD", fours, _card, grouped, score=0.95, rank=PROVEN),
         _rule("disguised_long_card", "CREDIT_CARD", rf"{fours}{_GAP}{_D}{{3}}", _card, grouped, score=0.95, rank=PROVEN),
@@ -127,8 +167,7 @@ def _numbers() -> list[Recognizer]:
         _rule("misread_card", "CREDIT_CARD", rf"[2-6]{_D}{{14,15}}", _card, rf"[2-6]{_D}{{14}}", rank=PROVEN, phrase=False),
         _rule("disguised_ssn", "US_SSN", rf"[0-9](?:{_NEAR}{_D}){{8}}", _social, r"(?i:\bssn|social|soc\.? sec|\bss ?#)", rank=PROVEN),
         _rule("misread_phone", "PHONE_NUMBER", rf"\(?{phone}", _phone, phone, score=0.8),
-        _rule("disguised_iban", "IBAN_CODE", rf"{country}(?:[ ._/:-]{{0,3}}[0-9A-Za-z]){{11,30}}", _iban, rf"\b{country}", rank=PROVEN),
-        _rule("spaced_iban", "IBAN_CODE", rf"{apart}(?:[ ._-]{{1,3}}[0-9A-Za-z]){{11,30}}", _iban, apart, rank=PROVEN),
+        DisguisedIban(),
     ]
 
 

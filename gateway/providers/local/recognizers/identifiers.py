@@ -12,7 +12,7 @@ from stdnum.it import codicefiscale
 
 from gateway.providers.local.recognizers.base import PROVEN, SHAPED, Check, Found, Reading, Recognizer, Rule, compiled, found
 
-_IBAN_LENGTHS: Mapping[str, int] = MappingProxyType(
+IBAN_LENGTHS: Mapping[str, int] = MappingProxyType(
     {
         code: size
         for size, codes in {
@@ -54,7 +54,7 @@ class Iban:
         match = _IBAN_HEAD.search(data, max(0, start - 1))
         while match is not None:
             begin = match.start(1)
-            size = _IBAN_LENGTHS.get(data[begin : begin + 2].decode("ascii").upper())
+            size = IBAN_LENGTHS.get(data[begin : begin + 2].decode("ascii").upper())
             end = _iban_end(data, begin, size) if size is not None and begin >= start else -1
             if end > 0:
                 out.append(found(begin, end, "IBAN_CODE", self.name, 0.99, PROVEN))
