@@ -15,7 +15,7 @@ import msgspec
 from gateway.content import verdicts
 from gateway.content.canaries import watching
 from gateway.content.inbound import put
-from gateway.content.inspect import Scope, TooDear
+from gateway.content.inspect import Pace, Scope, TooDear
 from gateway.content.review import judged_before, review
 from gateway.content.rules import Action, Rules
 from gateway.content.stream import Findings
@@ -128,7 +128,7 @@ async def _whole(
         if granted and (texts or await _tells_more(body, rules, house, scope, deadline_s)):
             answers.drop_logprobs(body)
         if texts or prompt.restorer is not None:
-            _rewrite(body, segments, texts, prompt)
+            await _rewrite(body, segments, texts, prompt, Pace(deadline_s))
     data = _encode(body)
     await sink.answer(200, _whole_headers(data, headers), data)
     outcome.digest.update(data)  # after it was handed over: neither is recorded of what was never sent
@@ -150,12 +150,14 @@ async def _tells_more(body: dict[str, Any], rules: Rules, house: House, scope: S
     return any(finding.blocking or any(side.action_for(s) >= Action.PSEUDONYMISE for s in finding.spans) for finding in found)
 
 
-def _rewrite(body: dict[str, Any], segments: Sequence[Segment], texts: Mapping[int, str], prompt: ScreenedRequest) -> None:
+async def _rewrite(
+    body: dict[str, Any], segments: Sequence[Segment], texts: Mapping[int, str], prompt: ScreenedRequest, pace: Pace
+) -> None:
     restorer = prompt.restorer
     for at, segment in enumerate(segments):
         text = texts.get(at, segment.text)
         if at not in texts and restorer is not None and segment.use is Use.CONTENT:
-            text = restorer.restore(text)
+            text = await restorer.restore(text, pace.breathe)
         if text is not segment.text and segment.use is not Use.LABEL:
             put(body, segment.path, text)
 

@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.content import verdicts
 from gateway.content.cascade import FLAGGED
-from gateway.content.inspect import Scope
+from gateway.content.inspect import Pace, Scope
 from gateway.content.pseudonyms import Pseudonyms
 from gateway.content.review import review
 from gateway.content.rules import Action, Rules
@@ -55,8 +55,6 @@ class Stream(Waiting):
         self._model = prompt.valid.permit.asked.model
         # SECURITY: what a remote moderator judges is held until its verdict, whatever a policy asks for.
         self._mode = StreamMode.STRICT if rules.outbound.cloud is not None else prompt.valid.permit.obligations.stream_mode
-        # What reads whole texts is asked when all of an answer is there, which `strict` alone waits for.
-        self._reread = rules.outbound.second_opinion and self._mode is StreamMode.STRICT
         self._degraded = False
         self._unheard = self._unnamed = False  # the slower model, or the names detector, was away once, and policy lets that pass
         self._findings = Findings()
@@ -264,8 +262,6 @@ class Stream(Waiting):
         arguments = name.endswith(":arguments")
         inspectors = self._house.inspection.inspectors
         rules = self._rules.outbound
-        if self._reread and not arguments:
-            rules = msgspec.structs.replace(rules, block_at={}, record_at={})  # `_finish_whole` judges harm, with both models
         return StreamGuard(
             rules,
             [inspectors.scanner],
@@ -332,6 +328,8 @@ class Stream(Waiting):
     async def _feed(self, channel: Channel, text: str, out: list[bytes]) -> None:
         """Take text in steps, whoever is asked in between: a large event is not mistaken for text that cannot be released."""
         for at in range(0, max(1, len(text)), STEP):
+            if at:
+                await asyncio.sleep(0)  # others have their turn
             await self._feed_step(channel, text[at : at + STEP], out)
 
     async def _feed_step(self, channel: Channel, text: str, out: list[bytes]) -> None:
@@ -401,7 +399,7 @@ class Stream(Waiting):
             if name.endswith(":arguments") and channel.queue:
                 await self._finish_whole(channel, out, Use.ARGUMENTS)
                 continue
-            if (self._reread or self._rules.outbound.cloud is not None) and channel.queue:
+            if self._mode is StreamMode.STRICT and channel.queue:
                 await self._finish_whole(channel, out, Use.LABEL if name.endswith(":name") else Use.CONTENT)
                 continue
             if channel.behind is not None:
@@ -435,7 +433,7 @@ class Stream(Waiting):
         return self._house.mono_s() + self._rules.outbound.deadline_s
 
     async def _finish_whole(self, channel: Channel, out: list[bytes], use: Use) -> None:
-        """Judge all that a channel received at once: text for a remote moderator, or a tool call's arguments as the JSON they are.
+        """Judge all that a channel received at once, as a whole answer is: `strict` text, or a tool call's arguments as the JSON they are.
 
         Arguments stay valid JSON, and no pseudonym is restored in them.
         """
@@ -444,7 +442,7 @@ class Stream(Waiting):
         restorer = self._prompt.restorer if use is Use.CONTENT else None
         given = (await self._review([Segment((use.value,), text, Role.ASSISTANT, use)], restorer)).get(0)
         if given is None:
-            given = text if restorer is None else restorer.restore(text)
+            given = text if restorer is None else await restorer.restore(text, Pace(self._deadline_s()).breathe)
         self._place(channel, [Piece(length, given)], out)
 
     async def _done(self, name: str, out: list[bytes]) -> None:

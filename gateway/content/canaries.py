@@ -31,7 +31,7 @@ TRIED = 64  # marks of one text that are read as such; more are an attack on the
 ENOUGH = 24  # signs of a longer mark that are looked for: it bounds how far a stream is held back
 GAP = 16  # characters that are no letter and no digit between two of a mark's: so does this
 _MARK = re.compile(r"(?i)(?<![^\W_])canary-([a-z0-9]{12,64})(?![^\W_])")  # bounded, and system messages alone are searched
-_ESCAPE = re.compile(r"\\[nrt]")
+_ESCAPE = re.compile(r"\\[0bfnrtv]")
 _LONG_GAP = re.compile(f" {{{GAP + 1},}}")
 _NEUTRAL = " so it says and" * 6  # words, longer than a mark
 
@@ -101,7 +101,7 @@ def _needles(mark: str) -> Iterator[str]:
             yield from _in_base(raw, 5)
             for between in ("", "x", "0x", "u", "u00", "u000000", "0000"):  # as escapes of programs, JSON and style sheets have it
                 yield raw.hex(" ").replace(" ", between)
-            for form, between in (("d", ""), ("03d", ""), ("08b", ""), ("08b", "0b"), ("07b", ""), ("b", ""), ("b", "0b")):
+            for form, between in (("d", ""), ("03d", ""), ("03o", ""), ("08b", ""), ("08b", "0b"), ("07b", ""), ("b", ""), ("b", "0b")):
                 yield between.join(format(byte, form) for byte in raw)
 
 

@@ -51,13 +51,25 @@ def _constant(_: str) -> NoReturn:
 def parse(text: str) -> Any | None:
     """Return the document, or None when it is not strict JSON of bounded depth (a bare null is None too: it holds no text).
 
+    Half a character (a lone surrogate) is no text, and what holds one is none: it could not be sent on either.
+
     Raises `TooLarge`.
     """
     try:
         document = json.loads(text, object_pairs_hook=_Reader().pairs, parse_constant=_constant)
     except (ValueError, RecursionError):
         return None
+    if "\\u" in text and not all(_encodes(said) for _, said in strings(document)):
+        return None
     return document if _bounded(document) else None
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _bounded(document: Any) -> bool:

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import msgspec
 
 from gateway.content.inspect import SEPARATOR, Finding
-from gateway.content.rules import BLOCKLIST, READ_OVER
+from gateway.content.rules import BLOCKLIST, CANARY, READ_OVER
 from gateway.evidence import Role, Segment, Span, Use
 
-TYPES = frozenset({"SECRET", "EMAIL_ADDRESS", "IBAN_CODE", BLOCKLIST})
+TYPES = frozenset({"SECRET", "EMAIL_ADDRESS", "IBAN_CODE", BLOCKLIST, CANARY})
 
 
 RUNS = (2, 3, 4, 5)  # neighbours also read by themselves: what follows a value would make it another word

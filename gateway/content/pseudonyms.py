@@ -1,7 +1,7 @@
 """Which stand-in replaces a value towards the model, and which of them may turn back into the value towards the caller?
 
 A pseudonym is `<TYPE_k7f3_1>`: the entity type, a nonce drawn for this request, a number for each distinct value. Only tokens
-minted in this request from the caller's own user messages are restored, never inside a URL, a link, markup or a tool's
+minted in this request from the caller's own user messages are restored, never inside a URL, a link, markup (`markup`) or a tool's
 arguments: a model can be told to carry placeholders to an address of the attacker's (SECURITY). In a text that is JSON, and in a
 string that stands in JSON's punctuation, the value comes back escaped, so that the text stays valid JSON. The map lives in memory for one
 exchange and is dropped with it.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import re2
@@ -44,7 +44,7 @@ _NAMING = re2.compile(r"""(?s)[{,]\s*"(?:[^"\\\n]|\\.)*\z""")  # or it is a name
 _NAMED = re2.compile(r"""(?s)(?:[^"\\\s]|\\.)*":""")
 _BLANKS = " \t\r\n\ufeff"
 _SCHEME = re2.compile(r"(?i)\b(?:[a-z]+-)?(?:https?|ftp|mailto|data|javascript|vbscript|blob|wss?):")
-_DEFINITION = re2.compile(r"(?:^|\n|\\n)[ \t>*-]*!?\[[^\]\n]*\]:[^\n]*\z")
+STEP = 8_192  # code points read for markup in one go
 LINK_CONTEXT = 512  # code points looked back for the run a token stands in; a longer run is never prose
 
 
@@ -107,6 +107,7 @@ class Pseudonyms:
         self._nonce = nonce
         self._tokens: dict[tuple[str, str], str] = {}
         self._restorable: dict[str, _Value] = {}
+        self._minted: set[str] = set()
 
     def token(self, type_: str, value: str, *, restorable: bool, escaped: bool = False) -> str:
         """Return the token of a value, the same for equal values of a type. `restorable` once makes it restorable for good.
@@ -118,6 +119,7 @@ class Pseudonyms:
         if token is None:
             token = f"<{type_}_{self._nonce}_{len(self._tokens) + 1}>"
             self._tokens[(type_, found.plain)] = token
+            self._minted.add(token)
         if restorable:
             self._restorable.setdefault(token, found)
         return token
@@ -140,7 +142,7 @@ class Pseudonyms:
         if len(before) == LINK_CONTEXT or len(after) == LINK_CONTEXT:
             return token  # SECURITY: nobody sees where it begins, or ends; it is no prose
         before, after = PLACEHOLDER.sub("", before), PLACEHOLDER.sub("", after)
-        if _SCHEME.search(before) or _DEFINITION.search(left):
+        if _SCHEME.search(before):
             return token
         if not _BEFORE.match(before):
             if not _JSON_BEFORE.match(before):
@@ -153,26 +155,35 @@ class Pseudonyms:
         escaped = escaped or _KEYED.search(left) is not None or (_NAMING.search(left) is not None and _NAMED.match(after) is not None)
         return value.escaped if escaped else value.plain
 
-    def restored(self, text: str) -> list[tuple[int, int, str]]:
-        """Return where the tokens of a whole text stand, and what stands for each."""
-        edits: list[tuple[int, int, str]] = []
+    def minted(self, text: str) -> list[tuple[int, int]]:
+        """Return where tokens of this exchange stand. SECURITY: `<STYLE>` has the shape of a placeholder and is none."""
+        return [match.span() for match in PLACEHOLDER.finditer(text) if match.group() in self._minted] if "<" in text else []
+
+    def walk(self, text: str) -> Iterator[tuple[int, int, str] | None]:
+        """Yield where the tokens of a whole text stand and what stands for each, in order, and None when time has passed."""
         at = 0
         markup = Markup()
         escaped = is_json(opening(text))
-        for begin, end in placeholder_ranges(text):
-            markup = markup.after(text[at:begin])
+        for number, (begin, end) in enumerate(self.minted(text)):
+            for step in range(at, begin, STEP):
+                markup = markup.after(text[step : min(begin, step + STEP)])
+                if step > at or number % 64 == 63:
+                    yield None
             near, far = text[max(0, begin - LINK_CONTEXT) : begin], text[end : end + LINK_CONTEXT]
-            edits.append((begin, end, self.value(text[begin:end], near, far, inside=markup.open, escaped=escaped)))
+            yield begin, end, self.value(text[begin:end], near, far, inside=markup.open, escaped=escaped)
             at = end
-        return edits
 
-    def restore(self, text: str) -> str:
-        """Return a whole text with every token restored that may be."""
+    async def restore(self, text: str, breathe: Callable[[], Awaitable[None]]) -> str:
+        """Return a whole text with every token restored that may be; `breathe` is awaited while it takes its time."""
         if self.empty or "<" not in text:
             return text
         parts: list[str] = []
         at = 0
-        for begin, end, value in self.restored(text):
+        for edit in self.walk(text):
+            if edit is None:
+                await breathe()
+                continue
+            begin, end, value = edit
             parts += (text[at:begin], value)
             at = end
         return "".join(parts) + text[at:]
@@ -190,9 +201,3 @@ def _run_after(right: str) -> str:
     while at < len(right) and not right[at].isspace():
         at += 1
     return right[:at]
-
-
-def whole_before(text: str, at: int) -> int:
-    """Return the nearest place at or before `at` that cuts no placeholder."""
-    opened = text.rfind("<", max(0, at - MAX_PLACEHOLDER), at)
-    return at if opened < 0 else opened

@@ -323,13 +323,18 @@ async def _judge_documents(
     findings: Findings,
     pace: Pace,
 ) -> None:
-    """Look for marks in whole documents: what is in pieces there is read as one."""
+    """Look for marks in whole documents, and in what all of them say together: what is in pieces there is read as one."""
     if side.blocklist is None:
         return
+    texts: list[str] = []
+    values: list[str] = []
     for index, segment in enumerate(segments):
-        if segment.use is not Use.ARGUMENTS:
-            continue
-        text = documents.dump(parsed[index]) if index in parsed else segment.text
+        if segment.use is Use.ARGUMENTS and index in parsed:
+            texts.append(documents.dump(parsed[index]))
+            values += [text for path, text in documents.strings(parsed[index]) if not path or not isinstance(path[-1], documents.KeyAt)]
+        elif segment.use is Use.ARGUMENTS:
+            texts.append(segment.text)
+    for text in (*texts, "\n".join(values)):
         if any(span.type == CANARY for span in await inspection.scan(side.blocklist, text, pace)):
             action = side.action_for(Span(0, 0, CANARY))
             findings.note(action, CANARY)
@@ -409,9 +414,12 @@ async def _rewrite(
         escaped = unit.document_path is None and is_json(opening(segment.text))
         values: dict[int, str] = {}
         if restorer is not None and segment.use is Use.CONTENT and unit.document_path is None:
-            tokens = restorer.restored(segment.text)
-            values = {begin: value for begin, _, value in tokens}
-            found = [*found, *(Span(begin, end, _TOKEN) for begin, end, _ in tokens)]
+            found = list(found)
+            for edit in restorer.walk(segment.text):
+                await pace.breathe()
+                if edit is not None:
+                    values[edit[0]] = edit[2]
+                    found.append(Span(edit[0], edit[1], _TOKEN))
 
         def stand_in(
             span: Span, value: str, restorable: bool = restorable, escaped: bool = escaped, values: Mapping[int, str] = values

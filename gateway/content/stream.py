@@ -60,7 +60,6 @@ from gateway.content.pseudonyms import (
     opening,
     partial_placeholder,
     placeholder_ranges,
-    whole_before,
 )
 from gateway.content.rules import CANARY, Action, DirectionRules
 from gateway.content.second_opinion import Blend, texts_to_ask
@@ -225,7 +224,8 @@ class StreamGuard:
         self._spoken = 0  # code points received when its language was last looked at
         self._total = 0  # code points received
         self._walked = self._blank = 0  # of these, how many were looked at for blanks, and where the last one ended
-        self._markup = Markup()  # after everything before `_text`
+        self._markup = Markup()  # after text[:marked]
+        self._marked = 0  # INVARIANT: at least `start` once something has left
         self._dead = False
         self._left = -1  # how much had left when the rest was dropped
 
@@ -601,15 +601,15 @@ class StreamGuard:
             if action is not Action.RECORD:
                 edits.append((span.start, span.end, f"<{span.type}>"))
         if self._pseudonyms is not None:
-            markup, done = self._markup, 0
             escaped = is_json(self._opening)
-            for begin, end in kept:
-                markup = markup.after(self._text[done:begin])  # a placeholder ends no tag, as in a whole text
-                done = end
-                if self._start <= begin < upto:
+            for begin, end in self._pseudonyms.minted(self._text):
+                if self._marked <= begin < upto:
+                    self._mark(begin)
                     near, far = self._text[max(0, begin - LINK_CONTEXT) : begin], self._text[end : end + LINK_CONTEXT]
-                    value = self._pseudonyms.value(self._text[begin:end], near, far, inside=markup.open, escaped=escaped)
+                    value = self._pseudonyms.value(self._text[begin:end], near, far, inside=self._markup.open, escaped=escaped)
                     edits.append((begin, end, value))
+                    self._marked = end  # a token ends no tag, as in a whole text
+            self._mark(upto)
             edits.sort()
         pieces: list[Piece] = []
         at = self._start
@@ -624,20 +624,19 @@ class StreamGuard:
             pieces.append(Piece(upto - at, self._text[at:upto]))
         return pieces
 
+    def _mark(self, upto: int) -> None:
+        if upto > self._marked:
+            self._markup = self._markup.after(self._text[self._marked : upto])
+            self._marked = upto
+
     def _trim(self) -> None:
         cut = self._start - self._keep
         if cut < TRIM_AT:
             return
-        if self._pseudonyms is not None:
-            cut = whole_before(self._text, cut)
-            done = 0
-            for begin, end in placeholder_ranges(self._text[:cut]):
-                self._markup = self._markup.after(self._text[done:begin])
-                done = end
-            self._markup = self._markup.after(self._text[done:cut])
         self._text = self._text[cut:]
         self._start -= cut
         self._scored -= cut
+        self._marked -= cut
         self._read = max(0, self._read - cut)
         self._named = max(0, self._named - cut)
         self._names = _moved(self._names, cut)

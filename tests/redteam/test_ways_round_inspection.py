@@ -6,6 +6,7 @@ import base64
 from pathlib import Path
 
 import pytest
+from restoring import restored
 
 from gateway.assembly import local_inspection
 from gateway.content.inspect import Inspection, Scope
@@ -138,5 +139,5 @@ async def test_a_long_text_is_scanned_as_a_short_one_is(inspected: Inspection, r
 def test_a_value_is_never_restored_where_it_could_be_carried_away(frame: str) -> None:
     pseudonyms = Pseudonyms("k7f3")
     token = pseudonyms.token("PERSON", "Ada Lovelace", restorable=True)
-    assert "Ada" not in pseudonyms.restore(frame.format(token))
-    assert pseudonyms.restore(f"Dear {token}, good morning.") == "Dear Ada Lovelace, good morning."
+    assert "Ada" not in restored(pseudonyms, frame.format(token))
+    assert restored(pseudonyms, f"Dear {token}, good morning.") == "Dear Ada Lovelace, good morning."

@@ -8,6 +8,7 @@ import math
 import pytest
 from inspection_fakes import inspection, rules, side, text
 from poured_streams import inspectors
+from restoring import restored
 
 from gateway.content.blocklist import Blocklist
 from gateway.content.inspect import FindingCache, Inspection, Pace, Scope
@@ -113,7 +114,7 @@ async def test_pseudonyms_are_restorable_only_for_what_users_wrote_themselves() 
     segments = [text("a@a", Role.USER), text(" b@b", Role.SYSTEM), text(" c@c", Role.TOOL), text('" d@d"', Role.USER, Use.ARGUMENTS)]
     result, _ = await reviewed(*segments, given=side(Action.PSEUDONYMISE), pseudonyms=pseudonyms)
     minted = [result.texts[i].strip(' "') for i in range(4)]
-    assert [pseudonyms.restore(token) for token in minted] == ["a@a", *minted[1:]]
+    assert [restored(pseudonyms, token) for token in minted] == ["a@a", *minted[1:]]
 
 
 async def test_without_pseudonyms_they_are_redacted() -> None:
