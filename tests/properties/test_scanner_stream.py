@@ -108,6 +108,16 @@ ENTITIES = [
     "203[.]0[.]113[.]57",
     "203 dot 0 dot 113 dot 57",
     "host 2O3.0.113.57",
+    "-----BEGIN RSA PRIVATE KEY&#45;----\nMIIEpAIBAAKCAQEA\n-----END RSA PRIVATE KEY-----",
+    "-----BEGIN RSA PRIVATE KE\\u0059-----\nMIIEpAIBAAKCAQEA\n-----END RSA PRIVATE KEY-----",
+    "my ssn is:" + ("-" + "\u200b" * 31) * 12 + " 536.90.4399",
+    "my ssn" + "&amp;amp;#000045;" * 23 + " 536.90.4399",
+    "gael dot varoquaux at normalesup dot org",
+    "jane@example dot com",
+    "203 [.] 0 [.] 113 [.] 57",
+    "3056.930902.5904",
+    "4.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1",
+    "call +1 2l2 555 0143 x12",
 ]
 NOISE = [
     "the",

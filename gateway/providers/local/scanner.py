@@ -38,10 +38,20 @@ from gateway.providers.local.recognizers import (
     numbers,
     secrets,
 )
-from gateway.providers.local.recognizers.base import LEFT, MAX_LONG, MAX_PHRASE, MAX_TOKEN, WEAK, Found, Reading, Recognizer, compiled
+from gateway.providers.local.recognizers.base import (
+    LEFT,
+    LEFT_ORIGINAL,
+    MAX_LONG,
+    MAX_PHRASE,
+    MAX_TOKEN,
+    WEAK,
+    Found,
+    Reading,
+    Recognizer,
+    compiled,
+)
 from gateway.providers.local.recognizers.prefixes import unfinished
 
-LEFT_ORIGINAL = 192  # original characters that the evidence of a candidate may reach back; padding with ignorable ones gains nothing
 LEFT_CONTEXT = 320  # `LEFT_ORIGINAL`, what a cut-off run of ignorable characters may distort, and room
 _CANARY = b"\nzqxcanaryqzx"
 _RANKS = 4
@@ -129,6 +139,7 @@ class PatternScanner:
             # SECURITY: it may become a blank, a digit or nothing at all, and what stands before it go on behind it.
             before = size - len(tail) + escape.start()
             phrase = min(phrase, before, self._phrase_from(data[:before], start))
+            phrase = min([phrase, *(begin for long in self._long if (begin := long.open_from(data[:before], start)) >= 0)])
         for recognizer in self._long:
             if (recognizer is self._long[0] and b"-----BEGIN" in data) or at > run:
                 opened = recognizer.open_from(data, start)
@@ -159,7 +170,7 @@ class PatternScanner:
             hits = range(self._canary)
         elif len(hits) == 1:
             return []
-        reading = Reading(data)
+        reading = Reading(data, view.offsets)
         begin = _position(view, start)
         found: list[Found] = []
         for hit in hits:

@@ -74,29 +74,37 @@ def test_finds(text: str, kind: str, value: str) -> None:
 
 
 FOURS = "4111 1111 1111 1111".split()
-JOINED = (".", "_", "/", "  ", " - ", "\u00b7", " \u2022 ", "--", " / ", "#")
-LISTED = (",", ", ", "|", ";", ":", "\n", "\t", " | ", "+")
+JOINED = (".", "_", "/", " - ", "\u00b7", " \u2022 ", "--", " / ", "#")
+LISTED = (",", ", ", "  ", "|", ";", ":", "\n", "\t", " | ", "+")
 DISGUISED = {
     "CREDIT_CARD": [
         *(f"say {sep.join(FOURS)} ok" for sep in JOINED), *(f"my card: {sep.join(FOURS)} ok" for sep in LISTED),
         "**4111** **1111** **1111** **1111**", "card 4111 1111 1111\n1111", "3782.822463.10005", "4l11 1111 1111 1111",
-        "4111-1111-11I1-1111", "card 41111111111lll11",
+        "4111-1111-11I1-1111", "card 41111111111lll11", "3056.930902.5904", "3O56 930902 5904", "4.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1",
+        "4_1_1_1_1_1_1_1_1_1_1_1_1_1_1_1", "card S105 1051 0510 5100", "41ll.1111.1111.1111",
     ],
     "US_SSN": [
         "my ssn is 8S1 27 4668", "SSN: 536.90.4399", "social security 5 3 6 9 0 4 3 9 9", "SSN: 5 3 6 - 9 0 - 4 3 9 9",
-        "soc. sec. 536/90/4399",
+        "soc. sec. 536/90/4399", "user_ssn: 53690439g", "S.S.N. 5369O4399",
     ],
-    "PHONE_NUMBER": ["call 2l2-555-0143", "phone (2I2) 555-0143", "phone 2 1 2 5 5 5 0 1 4 3"],
+    "PHONE_NUMBER": ["call 2l2-555-0143", "phone (2I2) 555-0143", "phone 2 1 2 5 5 5 0 1 4 3", "call (2l2)555-0143", "call 2125550l43",
+                     "call +1 2l2 555 0143", "call 2l2 555 0143 x12"],
     "IBAN_CODE": [
-        "DE89.3704.0044.0532.0130.00", "DE89_3704_0044_0532_0130_00", "DE89 / 3704 / 0044 / 0532 / 0130 / 00",
+        "DE89.3704.0044.0532.0130.00", "_DE89.3704.0044.0532.0130.00 is mine", "DE89_3704_0044_0532_0130_00",
+        "DE89 / 3704 / 0044 / 0532 / 0130 / 00",
         "D E 8 9 3 7 0 4 0 0 4 4 0 5 3 2 0 1 3 0 0 0", "DE89 37O4 0044 O532 0130 00",
     ],
     "EMAIL_ADDRESS": [
         "jane[at]example[dot]com", "jane.roe (at) example (dot) com", "jane(at)example.com", "jane AT example DOT com",
         "jane at mail dot example dot com", "jane@example[.]com", "jane @ example.com", "jane@ example . com", "jane_at_example_dot_com",
-        "j a n e @ e x a m p l e . c o m", "jane <at> example <dot> org",
+        "j a n e @ e x a m p l e . c o m", "j a n e @ e x a m p l e . c o m is my mail", "jane <at> example <dot> org",
+        "gael dot varoquaux at normalesup dot org", "jane [dot] doe [at] example [dot] com", "jane underscore doe at example dot com",
+        "o'brien [at] example [dot] com", "JANE @ EXAMPLE.COM", "jane_AT_example_DOT_com", "jane at mail.example dot com",
+        "jane@example dot com", "jane [at] example dot com", "jane @ example.co.za", "jane(at)example.com. Please", "jane@example. com",
     ],
-    "IP_ADDRESS": ["203[.]0[.]113[.]57", "203.0.113[.]57", "203 . 0 . 113 . 57", "203 dot 0 dot 113 dot 57", "host 2O3.0.113.57"],
+    "IP_ADDRESS": ["203[.]0[.]113[.]57", "203.0.113[.]57", "203 . 0 . 113 . 57", "203 dot 0 dot 113 dot 57", "host 2O3.0.113.57",
+                   "203[DOT]0[DOT]113[DOT]57", "203{.}0{.}113{.}57", "203 [.] 0 [.] 113 [.] 57", "203\\.0\\.113\\.57", "203[.0[.113[.57",
+                   "ip 203.O.113.57"],
 }  # fmt: skip
 
 
@@ -104,8 +112,8 @@ DISGUISED = {
 def test_finds_what_is_written_for_people(kind: str, text: str) -> None:
     [(type_, value)] = found(text)
     assert type_ == kind
-    wanted = text.removesuffix(" ok").strip("*")
-    assert wanted.endswith(value) and len(value) >= 11, "all of it"
+    wanted = text.removesuffix(" ok").removesuffix(" is my mail").removesuffix(" is mine").removesuffix(". Please").strip("*")
+    assert wanted.endswith(value) and len(value) >= 9, "all of it"
 
 
 @pytest.mark.parametrize(
@@ -116,6 +124,12 @@ def test_finds_what_is_written_for_people(kind: str, text: str) -> None:
         "look at example dot com", "DE89.3704.0044.0532.0130.01", "at 20 people were there and saw the two of them", "we met @ noon. come",
         "a [at] b", "x = y @ z.w", "Sold 4lll to SOS Oslo Ozzi", "git log --oneline", "a b c d e f @ g", "section 203 . 0 . 113",
         "solo sigil boozy Sisso gigglq Sizzle", "1 2 3 4 5 6 7 8 9",
+        "Social security: $123,456,789", "the Social Security Act of 1935, 1939, 1", "social security pays at 62, 65, 67, 70 1",
+        "social security office: 10-15-2024 4", "social security no 1-800-772-12", "Thanks @john. it works", "hi @bob. me too",
+        "you @ work. no problem", "Dinner @ 8. it was great", "W @ x.in_features", "1 . 2 . 3 . 4 = 24", "1 . 2 . 3 . 4 . 5",
+        "Looking at the dot in the picture", "laughing at the dot com bubble", "worked at Amazon dot com", "more at wikipedia dot org",
+        "price [@] 5.00", "arr[at] obj.field", "us (at) noon.then", "PK11URI_PATTR_MANUFACTURER", "GI86_DSFWGE_RTRK_ZCXL_TYPVQ",
+        "5B43 5B45 5B40 5B51", "4111  1111  1111  1111", "credit card 2486\t9868\n6604\t3721",
     ],
 )  # fmt: skip
 def test_leaves_alone_what_only_looks_so(text: str) -> None:

@@ -6,12 +6,14 @@ number after it, never on where the scan began. That property is what makes a st
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import msgspec
 import re2
 
+LEFT_ORIGINAL = 192  # original characters that the evidence of a candidate may reach back; padding with ignorable ones gains nothing
 LEFT = 64  # canonical characters of context before a match; keywords further away do not count
 MAX_TOKEN = 512  # characters of a candidate that holds no blank, unless it is a `LONG` one
 MAX_PHRASE = 256  # characters of a candidate that holds blanks
@@ -37,13 +39,17 @@ def found(start: int, end: int, kind: str, name: str, score: float, rank: int, o
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """The canonical text as bytes, one a character: what no pattern names has become `?`."""
+    """The canonical text as bytes, one a character: what no pattern names has become `?`. `offsets`: where each stood in the original."""
 
     data: bytes
+    offsets: list[int] | None = None
 
     def before(self, at: int, width: int = LEFT) -> bytes:
-        """Return up to `width` characters left of `at`, in lower case."""
-        return self.data[max(0, at - width) : at].lower()
+        """Return up to `width` characters left of `at`, in lower case, none from more than `LEFT_ORIGINAL` original ones before it."""
+        begin = max(0, at - width)
+        if self.offsets is not None and at < len(self.offsets):
+            begin = max(begin, bisect_left(self.offsets, self.offsets[at] - LEFT_ORIGINAL))
+        return self.data[begin:at].lower()
 
 
 class Recognizer(Protocol):

@@ -30,7 +30,7 @@ from stdnum.se import personnummer
 from stdnum.us import rtn
 from stdnum.za import idnr as za_id
 
-from gateway.providers.local.recognizers.base import LEFT, PROVEN, SHAPED, WEAK, Found, Reading, compiled, found
+from gateway.providers.local.recognizers.base import PROVEN, SHAPED, WEAK, Found, Reading, compiled, found
 
 MAX_DIGITS = 19
 MAX_SPAN = 48
@@ -163,19 +163,20 @@ class Numbers:
             if _spaced_out(data, runs, index):
                 _spaced_card(data, runs, index, out)
                 continue
-            chains = _chains(data, runs, index)
+            chains = _chains(reading, runs, index)
             if chains:
                 _judge(reading, chains, out)
         return [candidate for candidate in out if candidate.start >= start]
 
 
-def _chains(data: bytes, runs: list[tuple[int, int]], index: int) -> list[Chain]:
+def _chains(reading: Reading, runs: list[tuple[int, int]], index: int) -> list[Chain]:
     """Return every admissible chain that begins with group `index`, the longest first."""
+    data = reading.data
     start, end = runs[index]
     total = end - start
     if total > MAX_DIGITS or not _opens(data, start):
         return []
-    quiet = b"+" not in data[max(0, start - 2) : start] and _ANY_WORD.search(data[max(0, start - LEFT) : start].lower()) is None
+    quiet = b"+" not in data[max(0, start - 2) : start] and _ANY_WORD.search(reading.before(start)) is None
     gaps: list[bytes] = []
     shape = [total]
     chains: list[Chain] = []
@@ -213,7 +214,7 @@ def _spaced_out(data: bytes, runs: list[tuple[int, int]], index: int) -> bool:
     if index + 12 > len(runs) or runs[index + 11][1] - start > 12 + 11:
         return False
     window = data[start : start + 23]
-    return window[0::2].isdigit() and window[1] in b" -." and len(set(window[1::2])) == 1 and len(window) == 23
+    return window[0::2].isdigit() and window[1] in b" -./_" and len(set(window[1::2])) == 1 and len(window) == 23
 
 
 def _spaced_card(data: bytes, runs: list[tuple[int, int]], index: int, out: list[Found]) -> None:
@@ -227,8 +228,6 @@ def _spaced_card(data: bytes, runs: list[tuple[int, int]], index: int, out: list
         if end - begin != 1 or data[begin - len(gap) : begin] != gap or runs[index + size - 1][1] != begin - len(gap):
             break
         size += 1
-    if gap not in _DASHES:
-        return
     digits = bytes(data[runs[index + at][0]] for at in range(size))
     for length in range(size, 11, -1):
         end = runs[index + length - 1][1]
