@@ -300,6 +300,14 @@ def test_ordinary_prose_is_held_from_the_unfinished_word_only() -> None:
         assert (text + more)[SCANNER.viable_from(text + more) :] == held, "a word is held on where an address may go on behind it"
 
 
+@pytest.mark.parametrize("unit", ["tok{}", "item{:03}", "ab{:02}", "v{}", "x{} y", "no. {}", "id{:02}x", "{},", "{:04}:"])
+def test_what_counts_things_is_not_held_for_long(unit: str) -> None:
+    text = ""
+    for number in range(60):
+        text += f" {unit.format(number)}"
+        assert len(text) - SCANNER.viable_from(text) <= 64, text
+
+
 class Exhausted:
     def Match(self, text: bytes) -> list[int]:
         return []

@@ -13,7 +13,7 @@ import re
 from stdnum import iban
 
 from gateway.providers.local.recognizers.base import MAX_PHRASE, PROVEN, SHAPED, Check, Found, Reading, Recognizer, Rule, compiled, found
-from gateway.providers.local.recognizers.identifiers import IBAN_LENGTHS
+from gateway.providers.local.recognizers.identifiers import IBAN_COUNTRIES, IBAN_LENGTHS
 from gateway.providers.local.recognizers.numbers import CARD_WORDS, PHONE_WORDS, is_card
 
 _D = "[0-9OoQlIiSsBZzGgq]"  # the first sign is a digit, or words would wait in streams for what they cannot become
@@ -83,14 +83,14 @@ class DisguisedIban:
     """Reads exactly as many signs as the country's IBAN has, over more separators than are usual, and checks it as it is and as misread."""
 
     name = "iban_disguised"
-    trigger = r"(?:^|[^0-9A-Za-z])[A-Za-z](?:[A-Za-z][0-9]{2}|[ ._-][A-Za-z](?:[ ._-][0-9]){2})"
-    phrase = r"[A-Za-z](?:[A-Za-z][0-9]{2}|[ ._-][A-Za-z](?:[ ._-][0-9]){2})(?:[ ._/:|*-]{0,3}[0-9A-Za-z]){0,30}"
+    trigger = rf"\b(?:{IBAN_COUNTRIES}[0-9]{{2}}|[A-Za-z][ ._-][A-Za-z](?:[ ._-][0-9]){{2}})"
+    phrase = rf"{trigger}(?:[ ._/:|*-]{{0,3}}[0-9A-Za-z]){{0,30}}"
 
     def find(self, reading: Reading, start: int) -> list[Found]:
         out: list[Found] = []
         match = _IBAN_HEAD.search(reading.data, max(0, start - 1))
         while match is not None:
-            begin = match.start(1)
+            begin = match.start()
             end = _iban_end(reading.data, begin) if begin >= start else -1
             if end > 0:
                 out.append(found(begin, end, "IBAN_CODE", self.name, 0.97, PROVEN))
@@ -98,7 +98,7 @@ class DisguisedIban:
         return out
 
 
-_IBAN_HEAD = compiled(r"(?:^|[^0-9A-Za-z])([A-Za-z](?:[A-Za-z][0-9]{2}|[ ._-][A-Za-z](?:[ ._-][0-9]){2}))")
+_IBAN_HEAD = compiled(DisguisedIban.trigger)
 
 
 def _iban_end(data: bytes, begin: int) -> int:
@@ -223,7 +223,7 @@ def _numbers() -> list[Recognizer]:
     fours = rf"{first}{_D}{{3}}(?:{_GAP}{_D}{{4}}){{3}}"
     grouped = rf"{first}{_D}{{3}}{_GAP}{_D}{{4}}{_GAP}{_D}{{4}}{_GAP}{_D}"
     amex = rf"3{_D}{{3}}{_GAP}{_D}{{6}}{_GAP}{_D}{{4,5}}"
-    ssn = rf"[0-9]{_D}{{2}}{_NEAR}{_D}{{2}}{_NEAR}{_D}{{4}}|[0-9](?:[^0-9A-Za-z]{{1,3}}{_D}){{2}}(?:{_NEAR}{_D}){{6}}"
+    ssn = rf"[0-9]{_D}{{2}}{_NEAR}{_D}{{2}}{_NEAR}{_D}{{4}}|[0-9](?:[^0-9A-Za-z]{{1,3}}{_D}){{2}}(?:(?:{_NEAR}{_D}){{3}}){{2}}"
     phone = rf"[0-9]{_D}{{2}}(?:\)[ .-]{{0,2}}|[ .-]{{0,2}}){_D}{{3}}[ .-]?{_D}{{4}}"
     whole_phone = rf"(?:\+?1[ .-]?)?\(?{phone}(?: ?(?:x|ext\.?) ?[0-9]{{2,5}})?"
     return [

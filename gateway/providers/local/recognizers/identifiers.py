@@ -38,15 +38,16 @@ IBAN_LENGTHS: Mapping[str, int] = MappingProxyType(
         for code in codes.split()
     }
 )
-_IBAN_HEAD = compiled(r"\b([A-Za-z]{2}[0-9]{2})(?:[ -]{0,2}[0-9A-Za-z])")
+IBAN_COUNTRIES = f"(?i:{'|'.join(IBAN_LENGTHS)})"  # any two letters would hold back streams that count things
+_IBAN_HEAD = compiled(rf"\b({IBAN_COUNTRIES}[0-9]{{2}})(?:[ -]{{0,2}}[0-9A-Za-z])")
 
 
 class Iban:
     """Reads exactly as many characters as the country's IBAN has, over single blanks or dashes, and checks them modulo 97."""
 
     name = "iban"
-    trigger = r"\b[A-Za-z]{2}[0-9]{2}(?:[ -]{0,2}[0-9A-Za-z]){11}"
-    phrase = r"\b[A-Za-z]{2}[0-9]{2}(?:[ -]{0,2}[0-9A-Za-z]){0,30}"
+    trigger = rf"\b{IBAN_COUNTRIES}[0-9]{{2}}(?:[ -]{{0,2}}[0-9A-Za-z]){{11}}"
+    phrase = rf"\b{IBAN_COUNTRIES}[0-9]{{2}}(?:[ -]{{0,2}}[0-9A-Za-z]){{0,30}}"
 
     def find(self, reading: Reading, start: int) -> list[Found]:
         data = reading.data
