@@ -7,7 +7,6 @@ the data port listen. Stop order is its mirror: readiness off, streams drained, 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import logging
 import os
@@ -77,13 +76,6 @@ SHIP_GRACE_S = 3.0  # for what is left to ship when all else has ended; the next
 KEYS_S = 2.0  # a revoked gateway key works no longer than this
 GC_YOUNG = 20_000  # allocations between collections: an exchange makes some hundred objects and few cycles
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
-
-
-def _give_back() -> None:
-    """Return what loading needed and left to the system, some 20 MB, where the C library can."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 class DevelopmentIssuerRefused(Exception):
@@ -233,7 +225,6 @@ class Application:
         self._tasks.append(asyncio.create_task(self._every(KEYS_S, self.house.authenticator.reload_keys)))
         # What was made so far lives as long as the process: the collector need not look at it again, and looks less often.
         gc.collect()
-        _give_back()
         gc.freeze()
         gc.set_threshold(GC_YOUNG, 20, 50)
         while not all(s.started for s in self._servers):
