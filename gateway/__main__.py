@@ -31,6 +31,8 @@ COMMANDS = {
     "token": "gateway.quickstart.token_command",
 }
 
+SERVERS = frozenset({"serve", "quickstart"})
+
 
 def parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
     """Return the parser with only the wanted command's module loaded, or with all of them for help."""
@@ -47,6 +49,8 @@ def parser_for(argv: Sequence[str]) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if SERVERS.intersection(words[:1]):
+        importlib.import_module("gateway.memory").give_large_blocks_back()
     parser = parser_for(words)
     arguments = parser.parse_args(words)
     handler = getattr(arguments, "handler", None) or getattr(arguments, "run", None)

@@ -27,6 +27,7 @@ import msgspec
 
 from gateway.content.language import COVERED
 from gateway.evidence import Span
+from gateway.memory import give_large_blocks_back
 from gateway.ports import InspectorUnavailable, TooMuch
 from gateway.providers.local.ner_model import CARD, LABELS
 from gateway.providers.local.ner_names import NamesFinder
@@ -65,6 +66,7 @@ def load_recognizer(reference: str) -> NerRecognizer:
 
 def _serve(connection: Connection, languages: list[str], kinds: list[str]) -> None:
     """The worker: answer batches until the parent goes away."""
+    give_large_blocks_back()
     finder = NamesFinder(languages, kinds)
     finder.find(["Warm up, Ann Lee."])
     connection.send_bytes(b"ready")
