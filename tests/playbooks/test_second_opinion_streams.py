@@ -216,3 +216,14 @@ async def test_where_policy_lets_names_go_unread_the_stream_goes_on_and_the_reco
         else:
             assert poured.fault is None and poured.text() == text
             assert poured.outcome.verdict is not None and poured.outcome.verdict.degraded and poured.outcome.verdict.flagged == flagged
+
+
+async def test_a_code_late_in_a_long_strict_stream_is_read() -> None:
+    """As in a whole answer, and in steps: what is decoded of one text at once is bounded."""
+    filler = "The museum opens at nine and closes at five on most days of the week. The school by the bridge was repaired in 1987. " * 180
+    text = filler + "See " + base64.b64encode(LINEAR_BLOCKS.encode()).decode() + " for more of it. " + filler
+    assert len(filler) > 20_000
+    for mode in (StreamMode.STRICT, StreamMode.WINDOW):
+        poured = await pour([event("content", text), ending(), DONE], mode=mode)
+        assert poured.blocked, mode
+    assert (await pour([event("content", filler * 2), ending(), DONE], mode=StreamMode.STRICT)).text() == filler * 2

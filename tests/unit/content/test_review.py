@@ -154,3 +154,13 @@ async def test_an_address_cut_anywhere_by_a_border_is_gone(at: int) -> None:
     result = await review(made, segments, rules(), Direction.INBOUND, Scope("t", b"s"), math.inf, None, Findings())
     said = result.texts.get(0, segments[0].text) + result.texts.get(1, segments[1].text)
     assert value not in said and "roe" not in said.replace("<EMAIL_ADDRESS>", "")
+
+
+@pytest.mark.parametrize("arguments", ['{"a":"\\ud835 x"}', '{"\\udc00":1}', '["a", ["\\ud83d"]]', '{"a":"\\ud835","a":2}'])
+async def test_half_a_character_in_a_document_is_read_as_text(arguments: str) -> None:
+    result, _ = await reviewed(text(arguments, use=Use.ARGUMENTS), text("c@d", use=Use.CONTENT))
+    assert "c@d" not in result.texts[1]
+    hidden = arguments.replace("x", "\\u0063@d").replace('"a"', '"\\u0063@d"')
+    if hidden != arguments:
+        result, _ = await reviewed(text(hidden, use=Use.ARGUMENTS))
+        assert result.blocked or "u0063" not in result.texts.get(0, hidden), "escapes hide nothing there either"
