@@ -7,7 +7,7 @@ import math
 
 import pytest
 from inspection_fakes import inspection, rules, side, text
-from poured_streams import inspectors
+from poured_streams import inspectors, starter_rules
 from restoring import restored
 
 from gateway.content.blocklist import Blocklist
@@ -157,10 +157,17 @@ async def test_an_address_cut_anywhere_by_a_border_is_gone(at: int) -> None:
 
 
 @pytest.mark.parametrize("arguments", ['{"a":"\\ud835 x"}', '{"\\udc00":1}', '["a", ["\\ud83d"]]', '{"a":"\\ud835","a":2}'])
-async def test_half_a_character_in_a_document_is_read_as_text(arguments: str) -> None:
-    result, _ = await reviewed(text(arguments, use=Use.ARGUMENTS), text("c@d", use=Use.CONTENT))
-    assert "c@d" not in result.texts[1]
-    hidden = arguments.replace("x", "\\u0063@d").replace('"a"', '"\\u0063@d"')
-    if hidden != arguments:
-        result, _ = await reviewed(text(hidden, use=Use.ARGUMENTS))
-        assert result.blocked or "u0063" not in result.texts.get(0, hidden), "escapes hide nothing there either"
+@pytest.mark.parametrize("direction", list(Direction), ids=str)
+async def test_half_a_character_in_a_document_is_read_as_text(arguments: str, direction: Direction) -> None:
+    """The real inspectors take no text that cannot be encoded, and one half emoji would end every later turn of a conversation."""
+    real = Inspection(inspectors(), FindingCache(b"k" * 32))
+
+    async def given(said: str) -> str:
+        segments = [text(said, use=Use.ARGUMENTS)]
+        result = await review(real, segments, starter_rules(), direction, Scope("t", b"s"), math.inf, None, Findings())
+        assert not result.blocked
+        return result.texts.get(0, said)
+
+    assert await given(arguments) == arguments
+    hidden = await given(f'{arguments[:-1]}, "\\u0063oe@example.com"{arguments[-1]}')
+    assert "coe" not in hidden.replace("\\u0063", "c"), "escapes hide nothing"
