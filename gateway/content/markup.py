@@ -47,12 +47,19 @@ _COMMENT_ENDS = re.compile("--!?>")
 
 # --- for addresses
 _CLEAR, _STRING, _LINE, _PARAGRAPH = range(4)
-_BEGINS = re.compile(r"\n|//|\]:|(?i:\b(?:data|javascript|vbscript|mailto|blob|tel|sms|file):[^\s])|(?i:\bwww\.)")
+_BEGINS = re.compile(  # an address, or what introduces one: a definition, a directive
+    r"\n|[/\\][ \t]{0,3}[/\\]|\]:|\.\.[ \t]|__[ \t]|::|(?i:\bwww\.)|"
+    r"(?i:\b(?:https?|ftp|wss?|data|javascript|vbscript|mailto|blob|tel|sms|file):[^\s])"
+)
 _REACH = 16  # signs of `_BEGINS` at most
 _SCHEME = "(?:[A-Za-z][A-Za-z0-9+.-]{0,15}:)"
-_BARE_ADDRESS = re.compile(rf"[(*_]{{0,3}}{_SCHEME}?|<{_SCHEME}|[^\s<]*\]\({_SCHEME}?")  # the other readings know the last two
+_BARE_ADDRESS = re.compile(rf"[(*_]{{0,3}}{_SCHEME}?|<{_SCHEME}?|[^\s<]*\]\({_SCHEME}?")  # the other readings know the last two
 _IN_STRING = re.compile(rf'(?:\S*[{{\[,:])?"{_SCHEME}?')
-_DIRECTIVE = re.compile(r"[ \t>*+-]*(?:\.\.(?:[ \t]|\Z)|\S*::|@)")
+_DIRECTIVE = re.compile(r"[ \t>*+-]*(?:\.\.(?:[ \t]|\Z)|__[ \t]|\S*::|@)")
+_MARGIN = re.compile(r"[ \t>*+-]*")
+_MARGIN_WORD = re.compile(r"[ \t>*+-]*\S*")
+_OWN = ("\x01", "\x02")
+_MARKS = {1: "\x03", 2: "\x03"}  # signs that `_kept` uses for itself
 _HEAD, _NEAR = 24, 160  # signs of a line that tell whether it is a directive, and of it before an address
 _PARAGRAPH_ENDS = re.compile(r"\n[ \t]{0,60}\n")
 _ENDING = re.compile(r"\n[ \t]{0,60}\Z")
@@ -161,17 +168,21 @@ def _strictly(state: int, held: str, text: str) -> tuple[int, str]:
             state, held = _LESS, ""
         elif state in _UNTIL:
             closing, then = _UNTIL[state]
-            at = text.find(closing, at) + 1
-            if not at:
+            end = text.find(closing, at)
+            if text.find("<", at, end if end >= 0 else len(text)) >= 0:
+                return _SHUT, ""  # markup within, for those who see no quotation here
+            if end < 0:
                 return state, held
-            state = then
+            at, state = end + 1, then
         elif state == _COMMENT:
             seam = _COMMENT_ENDS.search(held + text[at : at + 3])
             ended = _COMMENT_ENDS.search(text, at) if seam is None else None
-            if seam is None and ended is None:
+            end = at + seam.end() - len(held) if seam is not None else ended.end() if ended is not None else -1
+            if text.find("<", at, end if end >= 0 else len(text)) >= 0:
+                return _SHUT, ""
+            if end < 0:
                 return _COMMENT, (held + text[max(at, len(text) - 3) :])[-3:]
-            at = at + seam.end() - len(held) if seam is not None else ended.end() if ended is not None else at
-            state, held = _DATA, ""
+            at, state, held = end, _DATA, ""
         elif state == _RAW:
             name, _, begun = held.partition(" ")
             if not begun:
@@ -235,7 +246,7 @@ def _in_tag(state: int, sign: str) -> int:
 
 def _addressed(state: int, held: str, text: str) -> tuple[int, str]:
     """`held`: of a line what tells where an address in it begins (see `_kept`), or of a paragraph what may begin its end."""
-    text = held + text
+    text = held + text.translate(_MARKS)
     done = len(held)  # what ends before was looked at
     at = max(0, done - _REACH) if state == _CLEAR else 0
     line = 0
@@ -267,17 +278,24 @@ def _addressed(state: int, held: str, text: str) -> tuple[int, str]:
 
 def _kept(line: str) -> str:
     """Return what counts of the beginning of a line: all of it, or whether it is a directive (a control character) and its last signs."""
-    if len(line) <= _HEAD + _NEAR:
+    if line[:1] in _OWN:
+        return line[0] + line[1:][-_NEAR - _REACH :]
+    if len(line) <= _HEAD + _NEAR + _REACH:
         return line
-    mark = line[0] if line[0] in "\x01\x02" else "\x01" if _DIRECTIVE.match(line[:_HEAD]) else "\x02"
-    return mark + line[-_NEAR:]
+    return ("\x01" if _DIRECTIVE.match(line[:_HEAD]) else "\x02") + line[-_NEAR - _REACH :]
 
 
 def _kind(begins: str, line: str) -> int:
     """Return where an address ends that begins behind `line`."""
-    if begins[0] == "]" or line[:1] == "\x01" or (line[:1] != "\x02" and _DIRECTIVE.match(line[:_HEAD])):
+    whole = line[:1] not in _OWN
+    if begins[:2] in {"..", "__"}:
+        return _PARAGRAPH if whole and _MARGIN.fullmatch(line) else _CLEAR
+    if begins == "::":
+        return _PARAGRAPH if whole and _MARGIN_WORD.fullmatch(line) else _CLEAR
+    if begins[0] == "]" or line[:1] == "\x01" or (whole and _DIRECTIVE.match(line[:_HEAD])):
         return _PARAGRAPH
-    line = line.lstrip("\x02")[-_NEAR:]
+    line = line if whole else line[1:]
+    line = line[-_NEAR:]
     at = len(line)
     while at and not line[at - 1].isspace():
         at -= 1

@@ -322,7 +322,11 @@ class StreamGuard:
         What other readings found in it is replaced, so it may have another length than `held`.
         """
         text = self._text[self._start :]
-        for span in sorted(self._forced, reverse=True):
+        found: list[Span] = []
+        for span in self._forced:  # several readings may say the same
+            if span.start >= self._start:
+                found = united(found, [span], self._text)
+        for span in sorted(found, reverse=True):
             if span.start >= self._start:
                 text = f"{text[: span.start - self._start]}<{span.type}>{text[span.end - self._start :]}"
                 self._findings.entities[span.type] += 1

@@ -128,3 +128,16 @@ def test_a_long_delta_is_taken_in_steps_and_an_endless_word_is_refused() -> None
         guard.feed("x" * 40_000)
     assert guard.feed("more ") == []
     assert guard.finish() == []
+
+
+def test_what_several_readings_say_of_the_same_text_is_replaced_once() -> None:
+    text = "0123456789 one@example two@example and what follows stays in the answer"
+    for forced in ([(10, 30), (10, 30)], [(5, 20), (10, 30)], [(50, 55), (50, 55)]):
+        guard = StreamGuard(rules(), [], None, None, Findings(), mode=StreamMode.STRICT)
+        guard.feed(text)
+        for begin, end in forced:
+            guard.force(begin, end, "EMAIL_ADDRESS")
+        first, last = min(begin for begin, _ in forced), max(end for _, end in forced)
+        given = guard.take()
+        assert given.startswith(text[:first]) and given.endswith(text[last:]), given
+        assert given.replace("<EMAIL_ADDRESS>", "").replace(" ", "") == (text[:first] + text[last:]).replace(" ", ""), given

