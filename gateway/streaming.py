@@ -265,7 +265,7 @@ class Stream(Waiting):
         return StreamGuard(
             rules,
             [inspectors.scanner],
-            self._session,
+            None if mode is StreamMode.STRICT else self._session,  # what is judged whole is scored there
             None if arguments else self._prompt.restorer,
             self._findings,
             mode=mode,
